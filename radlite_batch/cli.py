@@ -1,0 +1,222 @@
+"""The `radlite` command: click declarations and printing, no logic of its own."""
+
+import dataclasses
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from radlite_batch import doctor as checks
+from radlite_batch import predict as single
+from radlite_batch.archive import ArchiveSpec
+from radlite_batch.errors import RadliteError, UsageError
+from radlite_batch.job import Job, Output, load_job
+from radlite_batch.pack import BUILT_IN, Pack, load_pack, pack_names
+from radlite_batch.plan import describe, estimate, make_plan
+from radlite_batch.progress import Progress
+from radlite_batch.results.summary import summary_lines
+from radlite_batch.run import run
+from radlite_batch.status import read_status, status_lines
+from radlite_batch.tasks.registry import TASKS
+
+
+class _Group(click.Group):
+    """Prints our errors as one line and exits with their code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except RadliteError as error:
+            click.echo(f"radlite: {error}", err=True)
+            sys.exit(error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            # The message of a stranger's exception may quote a report: say where it happened, not what it says.
+            places = "".join(traceback.format_tb(error.__traceback__))
+            click.echo(f"{places}radlite: unexpected {type(error).__name__}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="radlite-batch")
+def main() -> None:
+    """Turns archives of radiology reports into typed Parquet, on CPU and without network.
+
+    \b
+    Exit codes: 0 every row has its answer; 1 fatal; 2 bad usage, job or pack; 3 stopped early, or some
+    rows failed or unparsed; 75 another run holds the output; 130, 143 ended by a signal.
+    """
+
+
+def _job_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = [
+        click.argument("job_file", metavar="[JOB.toml]", required=False, type=click.Path(path_type=Path)),
+        click.option("--input", "inputs", multiple=True, help="CSV or Parquet file, folder or glob; may be repeated."),
+        click.option("--tasks", help="Tasks, separated by commas; see `radlite tasks`."),
+        click.option("--output", type=click.Path(path_type=Path), help="Output folder."),
+        click.option("--pack", help="Built-in pack or path of a pack file; see `radlite packs`."),
+        click.option("--id-column", help="Column of the report's id [report_id]."),
+        click.option("--text-column", help="Column of the text, or several, separated by commas [text]."),
+        click.option("--workers", type=click.IntRange(1), help="Worker processes [as many as cores and memory allow]."),
+        click.option("--limit", type=click.IntRange(1), help="Only the first N rows."),
+        click.option("--until", help="Local time, like 06:00, after which no work is begun."),
+        click.option("--max-hours", type=click.FloatRange(min=0), help="Hours after which no work is begun."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _job(job_file: Path | None, **flags: Any) -> Job:
+    """The job of a command line; flags override the file's keys."""
+    inputs, tasks = tuple(flags["inputs"]), _split(flags["tasks"])
+    if job_file is not None:
+        job = load_job(job_file)
+    else:
+        missing = [flag for flag, value in (("--input", inputs), ("--tasks", tasks), ("--output", flags["output"])) if not value]
+        if missing:
+            raise UsageError(f"without a job file {', '.join(missing)} must be given; see `radlite run --help`")
+        job = Job(ArchiveSpec(inputs), tasks, Output(flags["output"]))
+    archive = _override(job.archive, paths=inputs, report_id=flags["id_column"], text=_split(flags["text_column"]))
+    limits = _override(job.limits, until=flags["until"], max_hours=flags["max_hours"], max_rows=flags["limit"])
+    return _override(
+        job, archive=archive, limits=limits, tasks=tasks, pack=flags["pack"],
+        output=_override(job.output, path=flags["output"]), workers=_override(job.workers, processes=flags["workers"]),
+    )  # fmt: skip
+
+
+def _split(names: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in names.split(",") if name.strip()) if names else ()
+
+
+def _override(record: Any, **changes: Any) -> Any:
+    return dataclasses.replace(record, **{key: value for key, value in changes.items() if value})
+
+
+@main.command("run")
+@_job_options
+def run_command(**arguments: Any) -> None:
+    """Run a job, or go on with it.
+
+    Running again on the same output continues where it ended; a finished run is left as it is.
+
+    \b
+    Example: radlite run jobs/demo.toml
+    Example: radlite run --input reports.csv --tasks n_staging,m_staging --output OUT
+    """
+    job = _job(**arguments)
+    summary = run(job, Progress())
+    for line in summary_lines(summary.document(), job.output.path):
+        click.echo(line)
+    sys.exit(summary.exit_code)
+
+
+@main.command("plan")
+@_job_options
+@click.option("--no-measure", is_flag=True, help="Do not answer a few reports to estimate the time.")
+def plan_command(no_measure: bool, **arguments: Any) -> None:
+    """Say what a run would do, and write nothing: rows, shards, workers, memory, time.
+
+    \b
+    Example: radlite plan jobs/demo.toml
+    """
+    plan = make_plan(_job(**arguments), Progress().say)
+    for line in describe(plan):
+        click.echo(line)
+    if not no_measure and plan.manifest.rows:
+        rate, seconds = estimate(plan)
+        click.echo(f"time      about {seconds / 60:,.1f} min at {rate:,.0f} reports/hour, from the first reports")
+
+
+@main.command("status")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def status_command(out: Path, as_json: bool) -> None:
+    """Say how far a run is, while it runs or afterwards.
+
+    \b
+    Example: radlite status OUT --json
+    """
+    status = read_status(out)
+    click.echo(json.dumps(status, indent=1) if as_json else "\n".join(status_lines(status)))
+
+
+@main.command("tasks")
+@click.argument("name", required=False)
+def tasks_command(name: str | None) -> None:
+    """List the tasks, or one task's columns.
+
+    \b
+    Example: radlite tasks rads_assignment
+    """
+    if name is None:
+        for task in TASKS.values():
+            click.echo(f"{task.name:<24}{task.about} (needs {task.needs})")
+        return
+    if name not in TASKS:
+        raise UsageError(f"unknown task {name!r}; see `radlite tasks`")
+    for column in TASKS[name].columns:
+        click.echo(f"{column.name:<36}{column.type.partition(':')[0]:<14}{column.about}")
+        if column.vocabulary:
+            click.echo(f"{'':<36}{'':<14}{' | '.join(column.vocabulary)}")
+
+
+@main.command("packs")
+@click.argument("action", required=False, type=click.Choice(["verify"]))
+@click.option("--pack", "name", help="Only this pack, by name or path.")
+def packs_command(action: str | None, name: str | None) -> None:
+    """List the built-in packs; `verify` loads and checks their files.
+
+    \b
+    Example: radlite packs verify --pack smol
+    """
+    failed = False
+    for each in [name] if name else pack_names():
+        try:
+            pack: Pack = load_pack(each)
+            click.echo(f"{pack.name:<16}{pack.style.name:<10}{pack.licence:<14}{pack.about}")
+            for model in pack.models if action else ():
+                file, prepared = pack.prepare(model, Progress().say)
+                form = f", runs as {prepared.form}" if prepared else ""
+                click.echo(f"  {model}: {file.sha256[:12]}{form}")
+        except RadliteError as error:
+            failed = True
+            click.echo(f"{Path(each).stem:<16}not usable: {str(error).removeprefix(f'{BUILT_IN}/')}")
+    if failed and action:
+        sys.exit(2)
+
+
+@main.command("predict")
+@click.option("--task", "tasks", required=True, help="Tasks, separated by commas.")
+@click.option("--text", default="-", help="The report; - reads it from standard input.", show_default=True)
+@click.option("--pack", default="smol", show_default=True, help="Built-in pack or path of a pack file.")
+@click.option("--field", "fields", multiple=True, metavar="NAME=TEXT", help="A further input: premise, question, ...")
+def predict_command(tasks: str, text: str, pack: str, fields: tuple[str, ...]) -> None:
+    """Answer tasks for one report, as JSON on standard output.
+
+    \b
+    Example: echo "No nodes. Liver metastases." | radlite predict --task m_staging
+    """
+    named = dict(field.partition("=")[::2] for field in fields)
+    report = sys.stdin.read() if text == "-" else text
+    answers = single.predict(report, _split(tasks), pack, named, Progress().say)
+    click.echo(json.dumps(answers, indent=1, ensure_ascii=False))
+
+
+@main.command("doctor")
+@click.option("--pack", default="smol", show_default=True, help="The pack to check.")
+def doctor_command(pack: str) -> None:
+    """Check what a run needs: packages, the pack's files, cores, memory, disk.
+
+    \b
+    Example: radlite doctor
+    """
+    findings = checks.examine(pack, Progress().say)
+    for finding in findings:
+        click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name:<12}{finding.what}")
+    sys.exit(0 if all(finding.ok for finding in findings) else 2)

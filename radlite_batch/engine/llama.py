@@ -1,0 +1,214 @@
+"""llama.cpp behind the seam: the only file that imports llama_cpp.
+
+Weights are mapped read-only and unpacked, so that the page cache holds one copy for all processes. Python's `Llama`
+class is not used: with an adapter it turns mapping off, and it cannot turn repacking (private copies) off.
+"""
+
+import ctypes
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+
+from radlite_batch.engine.base import Limits, Logits, Run
+from radlite_batch.errors import EngineError, PackError
+
+FORMATS = {
+    "bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16,
+    "f16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
+}
+
+_BUFFER = re.compile(r"\b(KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
+_messages: list[str] = []  # the library's last lines; they hold sizes and file names, never prompt text
+
+
+@llama_cpp.llama_log_callback
+def _keep_message(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
+    if level != _DEBUG:
+        _messages.append(text.decode("utf-8", "replace"))
+        del _messages[:-200]
+
+
+def _quiet() -> None:
+    llama_cpp.llama_log_set(_keep_message, ctypes.c_void_p(0))
+
+
+def _last_error() -> str:
+    lines = [line.strip() for line in "".join(_messages).splitlines() if "error" in line or "failed" in line]
+    return lines[-1] if lines else "no reason given"
+
+
+class Weights:
+    """A GGUF mapped into memory, shared by every context of this process. Raises PackError if it cannot be read."""
+
+    def __init__(self, path: Path):
+        _quiet()
+        llama_cpp.llama_backend_init()
+        params = llama_cpp.llama_model_default_params()
+        params.use_mmap, params.use_extra_bufts, params.n_gpu_layers = True, False, 0
+        self.path = path
+        self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle:
+            raise PackError(f"{path}: not a model llama.cpp can load ({_last_error()})")
+        self.vocab = llama_cpp.llama_model_get_vocab(self.handle)
+        self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
+        self.n_ctx_train = llama_cpp.llama_model_n_ctx_train(self.handle)
+
+    def adapter(self, path: Path) -> ctypes.c_void_p:
+        """A LoRA adapter on these weights. Raises PackError if it does not fit them."""
+        handle = llama_cpp.llama_adapter_lora_init(self.handle, str(path).encode())
+        if not handle:
+            raise PackError(f"{path}: not an adapter of {self.path.name} ({_last_error()})")
+        return handle
+
+
+class _Row:
+    __slots__ = ("_values",)
+
+    def __init__(self, values: np.ndarray):
+        self._values = values
+
+    def of(self, tokens: np.ndarray) -> np.ndarray:
+        return self._values[tokens]
+
+    def best(self) -> int:
+        return int(self._values.argmax())
+
+
+class LlamaModel:
+    """One context over shared weights, with at most one adapter. threads: CPU threads of a decode call."""
+
+    def __init__(
+        self, weights: Weights, limits: Limits, threads: int, adapter: Path | None = None, scale: float = 1.0
+    ):
+        _quiet()
+        _messages.clear()
+        self.limits, self._weights = limits, weights
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = limits.n_cells, limits.n_batch, limits.n_batch
+        params.n_seq_max, params.kv_unified = limits.n_seqs, True
+        params.n_threads = params.n_threads_batch = threads
+        params.no_perf = True
+        self._context = llama_cpp.llama_init_from_model(weights.handle, params)
+        if not self._context:
+            raise EngineError(f"no context of {limits.n_cells} tokens on {weights.path.name} ({_last_error()})")
+        if adapter is not None:
+            handles = (ctypes.c_void_p * 1)(weights.adapter(adapter))
+            scales = (ctypes.c_float * 1)(scale)
+            if llama_cpp.llama_set_adapters_lora(self._context, handles, 1, scales):
+                raise EngineError(f"{adapter}: cannot be set on {weights.path.name}")
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._buffers = self._read_buffers()
+        self.end = self._end_token()
+        self._pieces: dict[int, bytes] = {}
+        n = limits.n_batch
+        self._tokens, self._positions = np.zeros(n, np.int32), np.zeros(n, np.int32)
+        self._n_seqs, self._seqs, self._wants = np.zeros(n, np.int32), np.zeros(n, np.uintp), np.zeros(n, np.int8)
+
+    def close(self) -> None:
+        llama_cpp.llama_free(self._context)
+
+    def tokenize(self, text: str, special: bool) -> list[int]:
+        raw = text.encode("utf-8", "surrogatepass")
+        size = len(raw) + 8
+        while True:
+            buffer = (llama_cpp.llama_token * size)()
+            n = llama_cpp.llama_tokenize(self._weights.vocab, raw, len(raw), buffer, size, False, special)
+            if n >= 0:
+                return buffer[:n]
+            size = -n
+
+    def piece(self, token: int) -> bytes:
+        if token not in self._pieces:
+            buffer = ctypes.create_string_buffer(256)
+            n = llama_cpp.llama_token_to_piece(self._weights.vocab, token, buffer, 256, 0, False)
+            self._pieces[token] = buffer.raw[: max(n, 0)]
+        return self._pieces[token]
+
+    def reserved(self, n: int) -> list[int]:
+        # Control tokens that neither end nor open anything, then the last merges of the vocabulary, its rarest.
+        vocab, total = self._weights.vocab, self._weights.n_vocab
+        marks = {llama_cpp.llama_vocab_bos(vocab), llama_cpp.llama_vocab_eos(vocab), self.end}
+        control = [
+            t
+            for t in range(total)
+            if llama_cpp.llama_vocab_is_control(vocab, t) and not self.ends(t) and t not in marks
+        ]
+        plain = (t for t in range(total - 1, -1, -1) if not llama_cpp.llama_vocab_is_control(vocab, t))
+        return [*control[:n], *(t for t, _ in zip(plain, range(n - len(control[:n])), strict=False))]
+
+    def ends(self, token: int) -> bool:
+        return bool(llama_cpp.llama_vocab_is_eog(self._weights.vocab, token))
+
+    def decode(self, runs: Sequence[Run]) -> list[list[Logits]]:
+        n, keep = 0, []
+        wanted: list[list[int]] = []
+        self._wants[:] = 0
+        for run in runs:
+            size = len(run.tokens)
+            if n + size > self.limits.n_batch:
+                raise EngineError("more tokens than a batch holds")
+            seqs = np.array(run.seqs, np.int32)
+            keep.append(seqs)  # the batch points into it
+            self._tokens[n : n + size] = run.tokens
+            self._positions[n : n + size] = np.arange(run.start, run.start + size)
+            self._n_seqs[n : n + size], self._seqs[n : n + size] = len(seqs), seqs.ctypes.data
+            wanted.append([n + w for w in run.wants])
+            self._wants[wanted[-1]] = 1
+            n += size
+        code = llama_cpp.llama_decode(self._context, self._batch(n))
+        if code:
+            raise EngineError(f"llama_decode failed with {code} on {n} tokens")
+        return [[self._row(i) for i in indices] for indices in wanted]
+
+    def share(self, source: int, target: int, n_tokens: int) -> None:
+        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
+
+    def drop(self, seq: int) -> None:
+        llama_cpp.llama_memory_seq_rm(self._memory, seq, -1, -1)
+
+    def memory(self) -> dict[str, int]:
+        self._buffers |= self._read_buffers()
+        return dict(self._buffers)
+
+    def _batch(self, n: int) -> llama_cpp.llama_batch:
+        return llama_cpp.llama_batch(
+            n_tokens=n,
+            token=_pointer(self._tokens, llama_cpp.llama_token),
+            embd=None,
+            pos=_pointer(self._positions, llama_cpp.llama_pos),
+            n_seq_id=_pointer(self._n_seqs, ctypes.c_int32),
+            seq_id=_pointer(self._seqs, ctypes.POINTER(llama_cpp.llama_seq_id)),
+            logits=_pointer(self._wants, ctypes.c_int8),
+        )
+
+    def _row(self, index: int) -> _Row:
+        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
+        return _Row(np.ctypeslib.as_array(pointer, shape=(self._weights.n_vocab,)))
+
+    def _end_token(self) -> int:
+        token = llama_cpp.llama_vocab_eos(self._weights.vocab)
+        return token if token >= 0 else llama_cpp.llama_vocab_eot(self._weights.vocab)
+
+    @staticmethod
+    def _read_buffers() -> dict[str, int]:
+        found: dict[str, int] = {}
+        for kind, size in _BUFFER.findall("".join(_messages)):
+            found[kind.lower()] = int(float(size) * (1 << 20))
+        return found
+
+
+def _pointer(array: np.ndarray, kind: type) -> "ctypes._Pointer[ctypes._SimpleCData]":
+    return array.ctypes.data_as(ctypes.POINTER(kind))
+
+
+def convert(source: Path, target: Path, form: str) -> None:
+    """Writes `source` in another number format (a key of FORMATS). Raises PackError."""
+    _quiet()
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.allow_requantize, params.nthread = FORMATS[form], True, 0
+    if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
+        raise PackError(f"{source}: cannot be converted to {form} ({_last_error()})")

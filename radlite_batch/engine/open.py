@@ -1,0 +1,43 @@
+"""From a checked model description to a running engine; the one place that knows the kinds of model there are."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from radlite_batch.engine.base import Limits
+from radlite_batch.engine.engine import Engine
+from radlite_batch.engine.fake import FakeModel
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model ready to load: its file as it runs, its adapter, their checksums. path is None for the fake."""
+
+    name: str
+    path: Path | None
+    sha256: str
+    context: int  # tokens a context keeps: the longest prompt with its answer
+    cue_names: tuple[str, ...]
+    adapter: Path | None = None
+    adapter_sha256: str = ""
+    scale: float = 1.0
+
+
+# More tokens a batch cost more time per token on every machine tried (the logits leave the cache), and memory.
+N_BATCH = 256
+N_SEQS = 128
+
+_weights: dict[Path, Any] = {}  # one mapping per file and process, shared by its adapters' contexts
+
+
+def open_engine(model: ModelFile, threads: int) -> Engine:
+    """Loads (or maps again) the weights and makes a context. Raises PackError or EngineError."""
+    limits = Limits(N_BATCH, model.context, N_SEQS)
+    if model.path is None:
+        return Engine(FakeModel(limits), model.cue_names)
+    from radlite_batch.engine import llama  # takes half a second, and the fake needs no llama.cpp at all
+
+    if model.path not in _weights:
+        _weights[model.path] = llama.Weights(model.path)
+    context = llama.LlamaModel(_weights[model.path], limits, threads, model.adapter, model.scale)
+    return Engine(context, model.cue_names)

@@ -1,0 +1,194 @@
+"""A job: what to run on what, from TOML, fully checked before anything starts. Unknown keys are errors.
+
+Relative paths in a job file count from the file's own folder, so that cron may start it anywhere.
+"""
+
+import datetime
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radlite_batch.archive import ENCODINGS, FIELDS, ArchiveSpec, Filter
+from radlite_batch.errors import JobError, did_you_mean
+from radlite_batch.tasks.registry import tasks_named
+
+OVERLONG = ("too_long", "cut_end")  # cut_end: keep the beginning that fits; offsets stay true
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """processes, threads per process, reports_in_hand (whose prompts form one trie); 0 lets the plan choose."""
+
+    processes: int = 0
+    threads: int = 0
+    reports_in_hand: int = 0
+    backend: str = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """until: local time "HH:MM" after which no work is begun. overlong: what becomes of a report over the limit."""
+
+    until: str = ""
+    max_hours: float = 0.0
+    max_rows: int | None = None
+    overlong: str = "too_long"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """private: files 0600, folders 0700. shard_rows: rows of a part, the unit of work and of loss in a crash."""
+
+    path: Path
+    private: bool = True
+    shard_rows: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    archive: ArchiveSpec
+    tasks: tuple[str, ...]
+    output: Output
+    pack: str = "smol"
+    workers: Workers = field(default_factory=Workers)
+    limits: RunLimits = field(default_factory=RunLimits)
+
+    def __post_init__(self) -> None:
+        tasks_named(self.tasks)
+        checks = (
+            (bool(self.archive.paths), "archive.paths names no file"),
+            (bool(self.archive.text), "archive.text names no column"),
+            (self.archive.encoding in ENCODINGS, f"archive.encoding must be one of {', '.join(ENCODINGS)}"),
+            (self.limits.overlong in OVERLONG, f"limits.overlong must be one of {', '.join(OVERLONG)}"),
+            (self.limits.max_rows is None or self.limits.max_rows > 0, "limits.max_rows must be above 0"),
+            (self.limits.max_hours >= 0, "limits.max_hours must not be negative"),
+            (self.workers.backend == "local", "workers.backend must be 'local'"),
+            (min(self.workers.processes, self.workers.threads, self.workers.reports_in_hand) >= 0,
+             "workers.processes, threads and reports_in_hand must not be negative"),
+            (self.output.shard_rows > 0, "output.shard_rows must be above 0"),
+        )  # fmt: skip
+        for holds, sentence in checks:
+            if not holds:
+                raise JobError(sentence)
+        for key in self.archive.columns:
+            if key not in FIELDS:
+                raise JobError(f"archive.columns: unknown field {key!r}{did_you_mean(key, FIELDS)}")
+        if self.limits.until:
+            parse_until(self.limits.until)
+
+
+def parse_until(until: str) -> datetime.time:
+    """A local time of day from "HH:MM". Raises JobError."""
+    try:
+        return datetime.time.fromisoformat(until)
+    except ValueError:
+        raise JobError(f"limits.until: {until!r} is not a time like 06:00") from None
+
+
+def load_job(path: Path) -> Job:
+    """Reads and checks a job file. Raises JobError naming file and key."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JobError(f"{path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: not a TOML file ({error})") from None
+    try:
+        return _job(document, path.resolve().parent)
+    except JobError as error:
+        raise JobError(f"{path}: {error}") from None
+
+
+def _job(document: Mapping[str, Any], folder: Path) -> Job:
+    top = _table(document, "", ("archive", "tasks", "pack", "workers", "output", "limits"))
+    archive = _table(top.get("archive"), "archive", ("paths", "report_id", "text", "columns", "encoding", "filter"))
+    rows = _table(archive.get("filter"), "archive.filter", ("modality", "date_from", "date_to"))
+    tasks = _table(top.get("tasks"), "tasks", ("run",))
+    pack = _table(top.get("pack"), "pack", ("name",))
+    output = _table(top.get("output"), "output", ("path", "private", "shard_rows"))
+    name = _get(pack, "pack.name", str, "smol")
+    return Job(
+        archive=ArchiveSpec(
+            paths=tuple(str(folder / path) for path in _strings(archive, "archive.paths")),
+            report_id=_get(archive, "archive.report_id", str, "report_id"),
+            text=_strings(archive, "archive.text", ("text",)),
+            columns={k: str(v) for k, v in _get(archive, "archive.columns", dict, {}).items()},
+            encoding=_get(archive, "archive.encoding", str, "utf-8"),
+            filter=Filter(
+                _strings(rows, "archive.filter.modality", ()),
+                str(rows.get("date_from", "")),
+                str(rows.get("date_to", "")),
+            ),
+        ),
+        tasks=_strings(tasks, "tasks.run"),
+        output=Output(
+            folder / _get(output, "output.path", str),
+            _get(output, "output.private", bool, True),
+            _get(output, "output.shard_rows", int, 256),
+        ),
+        pack=str(folder / name) if name.endswith(".toml") else name,
+        workers=_workers(top.get("workers")),
+        limits=_limits(top.get("limits")),
+    )
+
+
+def _workers(table: Any) -> Workers:
+    keys = _table(table, "workers", ("processes", "threads", "reports_in_hand", "backend"))
+    return Workers(
+        _get(keys, "workers.processes", int, 0),
+        _get(keys, "workers.threads", int, 0),
+        _get(keys, "workers.reports_in_hand", int, 0),
+        _get(keys, "workers.backend", str, "local"),
+    )
+
+
+def _limits(table: Any) -> RunLimits:
+    keys = _table(table, "limits", ("until", "max_hours", "max_rows", "overlong"))
+    return RunLimits(
+        _get(keys, "limits.until", str, ""),
+        float(_get(keys, "limits.max_hours", (int, float), 0.0)),
+        _get(keys, "limits.max_rows", int, None),
+        _get(keys, "limits.overlong", str, "too_long"),
+    )
+
+
+def _table(value: Any, name: str, keys: tuple[str, ...]) -> Mapping[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise JobError(f"{name} must be a table")
+    for key in value:
+        if key not in keys:
+            raise JobError(f"unknown key {f'{name}.{key}'.lstrip('.')!r}{did_you_mean(key, keys)}")
+    return value
+
+
+_MISSING: Any = object()
+
+
+def _get(table: Mapping[str, Any], name: str, kind: type | tuple[type, ...], default: Any = _MISSING) -> Any:
+    key = name.rpartition(".")[2]
+    if key not in table:
+        if default is _MISSING:
+            raise JobError(f"{name} is missing")
+        return default
+    value = table[key]
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        names = "number" if kind != str else "string"
+        wanted = {bool: "true or false", dict: "a table"}.get(kind) if isinstance(kind, type) else None
+        raise JobError(f"{name} must be {wanted or f'a {names}'}")
+    return value
+
+
+def _strings(table: Mapping[str, Any], name: str, default: Any = _MISSING) -> tuple[str, ...]:
+    key = name.rpartition(".")[2]
+    if key not in table:
+        if default is _MISSING:
+            raise JobError(f"{name} is missing")
+        return default
+    value = [table[key]] if isinstance(table[key], str) else table[key]
+    if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+        raise JobError(f"{name} must be a list of strings")
+    return tuple(value)

@@ -1,0 +1,57 @@
+"""What this machine has and what processes take of it: cores, memory, proportional set size. Linux only."""
+
+import os
+import platform
+from pathlib import Path
+
+
+def cores() -> list[int]:
+    """The logical CPUs this process may use."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+def memory_available() -> int:
+    """Bytes that can be had without swapping."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise OSError("/proc/meminfo has no MemAvailable")
+
+
+def process_memory(pid: int) -> dict[str, int] | None:
+    """Bytes of pss and rss; None if the process is gone. Shared pages count in pss by their share only."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = {parts[0].rstrip(":").lower(): int(parts[1]) * 1024 for line in lines[1:] if (parts := line.split())}
+    return {"pss": sizes["pss"], "rss": sizes["rss"]}
+
+
+def tree_memory(pid: int) -> dict[str, int]:
+    """pss and rss summed over a process and its descendants."""
+    total = {"pss": 0, "rss": 0}
+    for member in (pid, *descendants(pid)):
+        memory = process_memory(member) or {}
+        for key, size in memory.items():
+            total[key] += size
+    return total
+
+
+def descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in path.read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *descendants(child)]
+    return found

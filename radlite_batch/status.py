@@ -1,0 +1,41 @@
+"""How far a run is, read from its files alone; works while it runs, and after a crash."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from radlite_batch.errors import UsageError
+from radlite_batch.results.commit import is_locked
+from radlite_batch.results.manifest import finished_path, lock_path, read_manifest, read_receipts, run_folder
+
+
+def read_status(out: Path) -> dict[str, Any]:
+    """state: complete, running, stopped. Rows and statuses count committed work. Raises UsageError."""
+    manifest = read_manifest(out)
+    if manifest is None:
+        raise UsageError(f"{out}: no run was planned there")
+    shards = [shard for shard in manifest.shards if finished_path(out, shard.number).exists()]
+    tasks: dict[str, Counter[str]] = {}
+    for item in manifest.items:
+        for receipt in read_receipts(out, [item]).values():
+            for task, entry in receipt["tasks"].items():
+                tasks.setdefault(task, Counter()).update(entry["status"])
+    state = "complete" if (out / "_SUCCESS").exists() else "running" if is_locked(lock_path(out)) else "stopped"
+    summary = run_folder(out) / "summary.json"
+    code = json.loads(summary.read_text(encoding="utf-8"))["exit_code"] if state != "running" and summary.exists() else None
+    return {
+        "output": str(out), "state": state, "exit_code": code, "rows": manifest.rows,
+        "rows_done": sum(shard.rows for shard in shards), "shards": len(manifest.shards), "shards_done": len(shards),
+        "tasks": {name: dict(counts) for name, counts in tasks.items()},
+    }  # fmt: skip
+
+
+def status_lines(status: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{status['state']}: {status['rows_done']} of {status['rows']} rows, "
+        f"{status['shards_done']} of {status['shards']} shards, in {status['output']}"
+    ]
+    for name, counts in status["tasks"].items():
+        lines.append(f"{name:<24}" + ", ".join(f"{count} {key}" for key, count in counts.items()))
+    return lines
