@@ -78,7 +78,11 @@ def _job(job_file: Path | None, **flags: Any) -> Job:
     if job_file is not None:
         job = load_job(job_file)
     else:
-        missing = [flag for flag, value in (("--input", inputs), ("--tasks", tasks), ("--output", flags["output"])) if not value]
+        missing = [
+            flag
+            for flag, value in (("--input", inputs), ("--tasks", tasks), ("--output", flags["output"]))
+            if not value
+        ]
         if missing:
             raise UsageError(f"without a job file {', '.join(missing)} must be given; see `radlite run --help`")
         job = Job(ArchiveSpec(inputs), tasks, Output(flags["output"]))

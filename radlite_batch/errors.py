@@ -54,7 +54,7 @@ class Unparsed(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """"; did you mean 'x'?" for a near miss, else the known words."""
+    """ "; did you mean 'x'?" for a near miss, else the known words."""
     known = sorted(known)
     near = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"

@@ -4,6 +4,7 @@ Relative paths in a job file count from the file's own folder, so that cron may 
 """
 
 import datetime
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -124,7 +125,7 @@ def _job(document: Mapping[str, Any], folder: Path) -> Job:
         ),
         tasks=_strings(tasks, "tasks.run"),
         output=Output(
-            folder / _get(output, "output.path", str),
+            Path(os.path.normpath(folder / _get(output, "output.path", str))),
             _get(output, "output.private", bool, True),
             _get(output, "output.shard_rows", int, 256),
         ),

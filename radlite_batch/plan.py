@@ -87,9 +87,7 @@ def _files(job: Job, found: list[Path], needs_text: bool, old: Manifest | None) 
     return tuple(files), tuple(shards)
 
 
-def _identity(
-    job: Job, pack: Pack, models: Mapping[str, ModelFile], prompts: Mapping[str, str]
-) -> dict[str, Any]:
+def _identity(job: Job, pack: Pack, models: Mapping[str, ModelFile], prompts: Mapping[str, str]) -> dict[str, Any]:
     spec = asdict(job.archive)
     del spec["paths"]  # the files themselves are compared, by checksum
     return {
@@ -135,7 +133,9 @@ def place(workers: Workers, models: Mapping[str, ModelFile]) -> tuple[Placement,
     free = machine.memory_available()
     fit = max(1, (free - weights) // worker)
     processes = workers.processes or min(most, fit)
-    reason = f"{len(cores)} cores, {free >> 20} MiB free, one copy of {weights >> 20} MiB, at most {worker >> 20} MiB each"
+    reason = (
+        f"{len(cores)} cores, {free >> 20} MiB free, one copy of {weights >> 20} MiB, at most {worker >> 20} MiB each"
+    )
     why.append(f"{processes} process(es): " + ("as the job says" if workers.processes else reason))
     core_sets = tuple(tuple(cores[(i * threads + t) % len(cores)] for t in range(threads)) for i in range(processes))
     why.append("cores: " + ", ".join("+".join(map(str, core_set)) for core_set in core_sets))

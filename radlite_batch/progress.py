@@ -44,8 +44,12 @@ class Progress:
         elif now - self._last >= self._heartbeat:
             self._last = now
             rate = (self._done - self._before) / (now - self._begin)
-            left = f"{(self._total - self._done) / rate / 60:.0f} min left" if rate else "no rate yet"
-            self.say(f"{self._done}/{self._total} reports, {rate * 3600:,.0f}/hour, {left}")
+            pace = (
+                f"{rate * 3600:,.0f}/hour, {(self._total - self._done) / rate / 60:.0f} min left"
+                if rate
+                else "no part yet"
+            )
+            self.say(f"{self._done}/{self._total} reports, {pace}")
 
     def close(self) -> None:
         if self._bar is not None:

@@ -53,7 +53,13 @@ def run(job: Job, progress: Progress | None = None) -> RunSummary:
     progress = progress or Progress.quiet()
     out = job.output.path
     os.umask(0o077 if job.output.private else 0o022)
-    for folder in (out, run_folder(out), staging_folder(out), run_folder(out) / "receipts", run_folder(out) / "finished"):
+    for folder in (
+        out,
+        run_folder(out),
+        staging_folder(out),
+        run_folder(out) / "receipts",
+        run_folder(out) / "finished",
+    ):
         make_folder(folder)
     with locked(lock_path(out)):
         plan = make_plan(job, progress.say)

@@ -23,7 +23,11 @@ def read_status(out: Path) -> dict[str, Any]:
                 tasks.setdefault(task, Counter()).update(entry["status"])
     state = "complete" if (out / "_SUCCESS").exists() else "running" if is_locked(lock_path(out)) else "stopped"
     summary = run_folder(out) / "summary.json"
-    code = json.loads(summary.read_text(encoding="utf-8"))["exit_code"] if state != "running" and summary.exists() else None
+    code = (
+        json.loads(summary.read_text(encoding="utf-8"))["exit_code"]
+        if state != "running" and summary.exists()
+        else None
+    )
     return {
         "output": str(out), "state": state, "exit_code": code, "rows": manifest.rows,
         "rows_done": sum(shard.rows for shard in shards), "shards": len(manifest.shards), "shards_done": len(shards),

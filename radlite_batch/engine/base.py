@@ -14,11 +14,15 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """n_batch: tokens in one decode call; n_cells: tokens kept over all sequences; n_seqs: sequences at once."""
+    """n_batch: tokens in one decode call; n_cells: tokens kept over all sequences; n_seqs: sequences at once.
+
+    n_busy: tokens kept beyond which nothing joins texts that are being written. Attention runs over every cell that
+    is in use, so the room for one long report is too much for many short ones."""
 
     n_batch: int
     n_cells: int
     n_seqs: int
+    n_busy: int = 1024
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,9 +81,7 @@ class _Row:
 class LlamaModel:
     """One context over shared weights, with at most one adapter. threads: CPU threads of a decode call."""
 
-    def __init__(
-        self, weights: Weights, limits: Limits, threads: int, adapter: Path | None = None, scale: float = 1.0
-    ):
+    def __init__(self, weights: Weights, limits: Limits, threads: int, adapter: Path | None = None, scale: float = 1.0):
         _quiet()
         _messages.clear()
         self.limits, self._weights = limits, weights

@@ -125,7 +125,8 @@ class Scheduler:
         """Admits whole paths while tokens, cells and sequences last, then starts on the next one as far as they go.
 
         Returns the entries, and how many of them are admitted: all, or all but the last."""
-        room = self._limits.n_cells - sum(w.cells for w in self._writing.values()) - self._held_cells()
+        cells = min(self._limits.n_busy, self._limits.n_cells) if self._writing else self._limits.n_cells
+        room = cells - sum(w.cells for w in self._writing.values()) - self._held_cells()
         entries: list[_Entry] = []
         have = self._held_depth
         while self._next < len(self._lengths):

@@ -1,8 +1,8 @@
 """The frozen plan of a run and the proofs that its work items are committed.
 
-    OUT/_run/manifest.json          what is run on what: checked again before a run goes on
-    OUT/_run/receipts/NAME.json     a work item whose parts are all in place, written after them
-    OUT/_run/finished/NNNNN.json    a shard whose wide and failure parts are in place too
+OUT/_run/manifest.json          what is run on what: checked again before a run goes on
+OUT/_run/receipts/NAME.json     a work item whose parts are all in place, written after them
+OUT/_run/finished/NNNNN.json    a shard whose wide and failure parts are in place too
 """
 
 import json

@@ -31,11 +31,16 @@ _ABSENT = {"absent", "not mentioned", "blank", "none", "n/a"}
 
 
 def _question(label: str) -> Question:
-    if label == "no_finding":
-        states = Choice(("positive", "absent"), "PA")
-        return Question(label, states, "Is the study free of abnormal findings? Answer positive (it is) or absent.")
-    meaning = "positive, negative (denied), uncertain, or absent (not mentioned)"
-    return Question(label, Choice(STATES, "PNUA"), f"Is {label.replace('_', ' ')} reported? Answer {meaning}.")
+    # The finding stands last, so that the prompts of all labels share every token before it.
+    states = Choice(("positive", "absent"), "PA") if label == "no_finding" else Choice(STATES, "PNUA")
+    name = "no abnormal finding at all" if label == "no_finding" else label.replace("_", " ")
+    return Question(label, states, f"{_ASK}: {name}")
+
+
+_ASK = (
+    "Does the report state the finding named below? Answer positive, negative (denied), uncertain, or absent (not "
+    "mentioned). Finding"
+)
 
 
 class AbnormalityDetection(Task):

@@ -17,12 +17,10 @@ class RadiologyNer(SpanTask):
     questions = (
         Question(
             "entities",
-            Spans(LABELS, "APNU", HEADERS, max_tokens=96),
+            Spans(LABELS, "APNU", HEADERS, max_tokens=48),
             "List the terms of the report, copied from it and separated by semicolons, one line for each class: "
             + ", ".join(f"{h}:" for h in HEADERS),
         ),
     )
-    columns = (
-        Column("entities", "spans:text:label", "report[start:end] == text, offsets in code points", LABELS),
-    )
+    columns = (Column("entities", "spans:text:label", "report[start:end] == text, offsets in code points", LABELS),)
     metrics = ("exact_f1", "relaxed_f1")

@@ -26,7 +26,7 @@ class TemporalComparison(SpanTask):
     questions = (
         Question(
             "changes",
-            Spans(LABELS, "NWIRU", tuple(label.capitalize() for label in LABELS), max_tokens=64),
+            Spans(LABELS, "NWIRU", tuple(label.capitalize() for label in LABELS), max_tokens=32),
             "List the findings that changed since the prior study, copied from the report and separated by "
             "semicolons, one line for each class: " + ", ".join(f"{label.capitalize()}:" for label in LABELS),
         ),
