@@ -167,6 +167,9 @@ def _table(value: Any, name: str, keys: tuple[str, ...]) -> Mapping[str, Any]:
 
 
 _MISSING: Any = object()
+_KINDS: dict[Any, str] = {
+    str: "a string", int: "a whole number", (int, float): "a number", bool: "true or false", dict: "a table",
+}  # fmt: skip
 
 
 def _get(table: Mapping[str, Any], name: str, kind: type | tuple[type, ...], default: Any = _MISSING) -> Any:
@@ -177,9 +180,7 @@ def _get(table: Mapping[str, Any], name: str, kind: type | tuple[type, ...], def
         return default
     value = table[key]
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        names = "number" if kind != str else "string"
-        wanted = {bool: "true or false", dict: "a table"}.get(kind) if isinstance(kind, type) else None
-        raise JobError(f"{name} must be {wanted or f'a {names}'}")
+        raise JobError(f"{name} must be {_KINDS[kind]}")
     return value
 
 

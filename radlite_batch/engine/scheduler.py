@@ -6,6 +6,7 @@ holds the part of its prefix that is already computed, and hands it on: so every
 order of instruction and report, and however long a prompt is.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -90,7 +91,7 @@ class Scheduler:
         entries, admitted = self._admit(self._limits.n_batch - len(step.grown))
         if held is not None:
             least = depth
-            for before, entry in zip(entries, entries[1:], strict=False):
+            for before, entry in itertools.pairwise(entries):
                 least = min(least, self._shared[before.path + 1])
                 if not least:
                     break

@@ -4,6 +4,7 @@ Sorted lexicographically, the trie is fully described by each path's length and 
 path before it. Whatever is shared - an instruction, a report, a whole prompt - is shared by this one rule.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ def sort_paths(prompts: Sequence[np.ndarray]) -> tuple[Paths, list[int]]:
     keys = [np.asarray(prompt, dtype=">i4").tobytes() for prompt in prompts]
     number = {key: i for i, key in enumerate(sorted(set(keys)))}
     tokens = [np.frombuffer(key, dtype=">i4").astype(np.int32) for key in number]
-    shared = [0, *(_common(a, b) for a, b in zip(tokens, tokens[1:], strict=False))]
+    shared = [0, *(_common(a, b) for a, b in itertools.pairwise(tokens))]
     return Paths(tokens, shared[: len(tokens)]), [number[key] for key in keys]
 
 

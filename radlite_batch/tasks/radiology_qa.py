@@ -9,7 +9,7 @@ class RadiologyQa(TextTask):
     about = "an answer to the row's question"
     needs = "text, question"
     headline = "answer"
-    questions = (Question("answer", FreeText(max_tokens=32), "Answer the question from the report, in a few words."),)
+    questions = (Question("answer", FreeText(max_tokens=48), "Answer the question from the report, in a few words."),)
     columns = (Column("answer", "string", "generated answer; check it before any use"),)
     metrics = ("rouge_l", "exact_match")
 

@@ -14,7 +14,7 @@ from radlite_batch.tasks.base import Block, Spans, Task, strip_think
 
 Span = tuple[int, int, str]  # start, end, label
 
-_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['’][^\W\d_]+)*|[^\s\w]|_")
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[^\W\d_]+(?:['\u2019][^\W\d_]+)*|[^\s\w]|_")
 
 
 def words(text: str) -> tuple[tuple[int, int], ...]:
