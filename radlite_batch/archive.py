@@ -14,7 +14,7 @@ import csv
 import glob
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -312,9 +312,10 @@ def _strings(column: pa.Array) -> list[str | None]:
         return [None if v is None else v.decode("utf-8", "surrogateescape") for v in column.to_pylist()]
     text = column.cast(pa.string())
     try:
-        return text.to_pylist()
+        values: list[str | None] = text.to_pylist()
+        return values
     except UnicodeDecodeError:  # a writer that did not check its strings
         return _strings(text.view(pa.binary()))
 
 
-_KINDS = {".csv": _CsvRows, ".parquet": _ParquetRows}
+_KINDS: dict[str, Callable[[Path, ArchiveSpec], _Rows]] = {".csv": _CsvRows, ".parquet": _ParquetRows}

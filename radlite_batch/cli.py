@@ -88,10 +88,11 @@ def _job(job_file: Path | None, **flags: Any) -> Job:
         job = Job(ArchiveSpec(inputs), tasks, Output(flags["output"]))
     archive = _override(job.archive, paths=inputs, report_id=flags["id_column"], text=_split(flags["text_column"]))
     limits = _override(job.limits, until=flags["until"], max_hours=flags["max_hours"], max_rows=flags["limit"])
-    return _override(
+    overridden: Job = _override(
         job, archive=archive, limits=limits, tasks=tasks, pack=flags["pack"],
         output=_override(job.output, path=flags["output"]), workers=_override(job.workers, processes=flags["workers"]),
     )  # fmt: skip
+    return overridden
 
 
 def _split(names: str | None) -> tuple[str, ...]:
@@ -224,3 +225,7 @@ def doctor_command(pack: str) -> None:
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name:<12}{finding.what}")
     sys.exit(0 if all(finding.ok for finding in findings) else 2)
+
+
+if __name__ == "__main__":
+    main()

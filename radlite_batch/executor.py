@@ -12,6 +12,7 @@ import resource
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
 from radlite_batch.errors import RadliteError
 from radlite_batch.records import WorkItem
@@ -52,58 +53,62 @@ def execute(
 
     Takes no further item once go_on() is false, but waits for those under way. beat() is called at least every
     second. An exception that ends it (a signal, a RadliteError) kills the workers; committed work stays."""
-    waiting = iter(items)
-    while True:
-        suspects = _pool(setting, waiting, placement, receive, go_on, beat)
-        if not suspects:
-            return
-        for item in suspects:
+    waiting = deque(items)
+    while waiting:
+        for item in _pool(setting, waiting, placement, receive, go_on, beat):
             if go_on():
                 receive(_alone(setting, item, placement, beat))
+        if not go_on():
+            return
 
 
 def _pool(
     setting: Setting,
-    waiting: Iterator[WorkItem],
+    waiting: "deque[WorkItem]",
     placement: Placement,
     receive: Callable[[dict[str, Any]], None],
     go_on: Callable[[], bool],
     beat: Callable[[], None],
 ) -> list[WorkItem]:
-    """One life of a pool of workers: until the items are used up, or until a worker dies. Returns the suspects."""
+    """One life of a pool of workers: until the items are used up, or until a worker dies.
+
+    Returns the items that stumbled, and those that were under way when a worker died."""
+    suspects: list[WorkItem] = []
     under_way: dict[Future[dict[str, Any]], WorkItem] = {}
     with _workers(setting.out, placement.core_sets) as pool:
         while True:
-            while len(under_way) < placement.processes and go_on():
-                item = next(waiting, None)
-                if item is None:
+            while waiting and len(under_way) < placement.processes and go_on():
+                try:
+                    future = pool.submit(run_shard, setting, waiting[0])
+                except BrokenProcessPool:
                     break
-                under_way[pool.submit(run_shard, setting, item)] = item
+                under_way[future] = waiting.popleft()
             if not under_way:
-                return []
+                return suspects
             done, _ = wait(under_way, timeout=1.0, return_when=FIRST_COMPLETED)
-            suspects = []
+            broken = False
             for future in done:
                 item = under_way.pop(future)
-                if _failed(future):
-                    suspects.append(item)
-                else:
+                error = _error(future)
+                if error is None:
                     receive(future.result())
+                else:
+                    suspects.append(item)
+                    broken = broken or isinstance(error, BrokenProcessPool)
             beat()
-            if suspects:
-                # A dead worker breaks the pool, and its neighbours' items with it.
+            if broken:
                 return suspects + list(under_way.values())
 
 
-def _failed(future: "Future[Any]") -> bool:
-    """Whether the worker died or stumbled. An error of our own (a missing file, say) ends the run instead."""
+def _error(future: "Future[Any]") -> BaseException | None:
+    """What the worker died of or stumbled over. An error of our own (a missing file, say) ends the run instead."""
     error = future.exception()
     if isinstance(error, RadliteError):
         raise error
-    return error is not None
+    return error
 
 
-def _alone(setting: Setting, item: WorkItem, placement: Placement, beat: Callable[[], None]) -> dict[str, Any]:
+def _alone(setting: Setting, item: WorkItem, placement: Placement, beat: Callable[[], None]) -> Any:
     """The item in a process of its own; the rows on which that dies are found and come out failed."""
     receipt = _child(setting, placement, beat, run_shard, setting, item)
     if receipt is not None:
@@ -146,7 +151,7 @@ def _child(
         future = pool.submit(function, *arguments)
         while not wait([future], timeout=1.0).done:
             beat()
-        return None if _failed(future) else (True if answer else future.result())
+        return None if _error(future) else (True if answer else future.result())
 
 
 @contextmanager

@@ -189,8 +189,8 @@ def _strings(table: Mapping[str, Any], name: str, default: Any = _MISSING) -> tu
     if key not in table:
         if default is _MISSING:
             raise JobError(f"{name} is missing")
-        return default
+        return tuple(default)
     value = [table[key]] if isinstance(table[key], str) else table[key]
     if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
         raise JobError(f"{name} must be a list of strings")
-    return tuple(value)
+    return tuple(str(v) for v in value)

@@ -65,4 +65,5 @@ def _collect(rows: list[tuple[int, ...]], members: tuple[int, ...], depth: int, 
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Over the last axis, in float64."""
     shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    normal: np.ndarray = shifted / shifted.sum(axis=-1, keepdims=True)
+    return normal

@@ -73,11 +73,11 @@ class Engine:
             path = np.concatenate([tokens[segment] for segment in prompt.segments])
             over = self._too_long(path, prompt.read)
             self.counts.asked += 0 if over else len(path)
-            if over or isinstance(prompt.read, Generate):
-                plan = over or _Text(path, prompt.read)
-                if isinstance(plan, _Text):
-                    texts.append(plan)
-                plans.append(plan)
+            if over:
+                plans.append(over)
+            elif isinstance(prompt.read, Generate):
+                texts.append(_Text(path, prompt.read))
+                plans.append(texts[-1])
             else:
                 own = self._wishes(prompt, path, tokens)
                 wishes += own
@@ -121,7 +121,7 @@ class Engine:
         bounds = np.cumsum(sizes)
         # Offsets count code points, pieces count bytes.
         n_bytes = np.cumsum([0, *(len(c.encode("utf-8", "surrogatepass")) for c in text)])
-        return np.searchsorted(bounds, [n_bytes[end] for _, end in words], side="left").tolist()
+        return [int(i) for i in np.searchsorted(bounds, [n_bytes[end] for _, end in words], side="left")]
 
     def _trie(self, answers: tuple[str, ...]) -> AnswerTrie:
         if answers not in self._tries:
@@ -191,11 +191,10 @@ class Engine:
         if runs:
             logits = self.model.decode(runs)
             self.counts.computed += sum(len(run.tokens) for run in runs)
-            for run, rows in zip(step.runs, logits[len(step.grown) :], strict=True):
-                positions = wanted.get(run.path, {})
-                wants = [p for p in sorted(positions) if run.start <= p < run.stop]
-                for position, row in zip(wants, rows, strict=True):
-                    _fulfil(positions[position], row)
+            n_grown = len(step.grown)
+            for run, asked, rows in zip(step.runs, runs[n_grown:], logits[n_grown:], strict=True):
+                for want, row in zip(asked.wants, rows, strict=True):
+                    _fulfil(wanted[run.path][run.start + want], row)
             for (path, _, _), rows in zip(step.grown, logits, strict=False):
                 self._write(scheduler, path, by_text[path], rows[0].best())
         for seq in step.drops:

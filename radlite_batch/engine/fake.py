@@ -20,25 +20,26 @@ _ANSWER_TOKENS = 12
 
 
 class FakeLogits:
-    """state: hash of all tokens up to here. depth: how many they are. source: tokens to copy from when writing."""
+    """state: hash of all tokens up to here. source: tokens to copy when writing. begins: a text begins here."""
 
-    def __init__(self, state: int, depth: int, source: Sequence[int]):
-        self._state, self._depth, self._source = state, depth, source
+    def __init__(self, state: int, source: Sequence[int], begins: bool):
+        self._state, self._source, self._begins = state, source, begins
 
     def of(self, tokens: np.ndarray) -> np.ndarray:
         mixed = (tokens.astype(np.uint64) + np.uint64(self._state)) * np.uint64(0x9E3779B97F4A7C15)
         return ((mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)) * 8
 
     def best(self) -> int:
-        pick = self._state % (len(self._source) + len(self._source) // _ANSWER_TOKENS + 1)
+        ends = 0 if self._begins and self._source else len(self._source) // _ANSWER_TOKENS + 1
+        pick = self._state % (len(self._source) + ends)
         return self._source[pick] if pick < len(self._source) else _END
 
 
 class FakeModel:
     """Tokens are up to three bytes of UTF-8. n_computed counts tokens, for tests of sharing."""
 
-    def __init__(self, limits: Limits = Limits(n_batch=512, n_cells=8192, n_seqs=256)):
-        self.limits = limits
+    def __init__(self, limits: Limits | None = None):
+        self.limits = limits or Limits(n_batch=512, n_cells=8192, n_seqs=256)
         self.end = _END
         self.n_computed = 0
         self._sequences: dict[int, list[tuple[int, int]]] = {}  # (token, hash up to it)
@@ -74,7 +75,7 @@ class FakeModel:
             for seq in run.seqs:
                 self._sequences[seq].extend(added)
             source = [token for token, _ in lead if token < _SPECIAL] if run.wants else []
-            rows.append([FakeLogits(added[w][1], run.start + w, source) for w in run.wants])
+            rows.append([FakeLogits(added[w][1], source, added[w][0] >= _SPECIAL) for w in run.wants])
             self.n_computed += len(added)
         return rows
 

@@ -8,6 +8,7 @@ import ctypes
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -25,7 +26,7 @@ _DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
 _messages: list[str] = []  # the library's last lines; they hold sizes and file names, never prompt text
 
 
-@llama_cpp.llama_log_callback
+@llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
 def _keep_message(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
     if level != _DEBUG:
         _messages.append(text.decode("utf-8", "replace"))
@@ -59,7 +60,7 @@ class Weights:
 
     def adapter(self, path: Path) -> ctypes.c_void_p:
         """A LoRA adapter on these weights. Raises PackError if it does not fit them."""
-        handle = llama_cpp.llama_adapter_lora_init(self.handle, str(path).encode())
+        handle: ctypes.c_void_p | None = llama_cpp.llama_adapter_lora_init(self.handle, str(path).encode())
         if not handle:
             raise PackError(f"{path}: not an adapter of {self.path.name} ({_last_error()})")
         return handle
@@ -72,7 +73,8 @@ class _Row:
         self._values = values
 
     def of(self, tokens: np.ndarray) -> np.ndarray:
-        return self._values[tokens]
+        chosen: np.ndarray = self._values[tokens]
+        return chosen
 
     def best(self) -> int:
         return int(self._values.argmax())
@@ -188,8 +190,8 @@ class LlamaModel:
         return _Row(np.ctypeslib.as_array(pointer, shape=(self._weights.n_vocab,)))
 
     def _end_token(self) -> int:
-        token = llama_cpp.llama_vocab_eos(self._weights.vocab)
-        return token if token >= 0 else llama_cpp.llama_vocab_eot(self._weights.vocab)
+        token = int(llama_cpp.llama_vocab_eos(self._weights.vocab))
+        return token if token >= 0 else int(llama_cpp.llama_vocab_eot(self._weights.vocab))
 
     @staticmethod
     def _read_buffers() -> dict[str, int]:
@@ -199,7 +201,7 @@ class LlamaModel:
         return found
 
 
-def _pointer(array: np.ndarray, kind: type) -> "ctypes._Pointer[ctypes._SimpleCData]":
+def _pointer(array: np.ndarray, kind: type) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(kind))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from radlite_batch.errors import OutputLocked
 
 
-def commit(target: Path, staging: Path, write: Callable[[Path], None]) -> tuple[str, int]:
+def commit(target: Path, staging: Path, write: Callable[[Path], object]) -> tuple[str, int]:
     """Has `write` fill a file under `staging`, then gives it its name: fsync, rename, fsync of the folder.
 
     staging lies on the same file system and is no folder that readers look into. Returns (sha256, bytes)."""
@@ -31,7 +31,7 @@ def commit(target: Path, staging: Path, write: Callable[[Path], None]) -> tuple[
 def commit_json(target: Path, staging: Path, document: Any) -> None:
     """Commits a JSON document, keys in the order given."""
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    commit(target, staging, lambda path: path.write_text(text, encoding="utf-8") and None)
+    commit(target, staging, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def make_folder(path: Path) -> None:

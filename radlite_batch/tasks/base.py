@@ -154,7 +154,7 @@ class ChoiceTask(Task):
         return Prediction({self.column: self.read_label(strip_think(raw)), "alternatives": []})
 
     def answer(self, values: Mapping[str, Any]) -> str:
-        return values[self.column]
+        return str(values[self.column])
 
     def targets(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {self.questions[0].name: values[self.column]}
@@ -175,7 +175,7 @@ class TextTask(Task):
         return Prediction({self.headline: text})
 
     def answer(self, values: Mapping[str, Any]) -> str:
-        return values[self.headline]
+        return str(values[self.headline])
 
     def targets(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {self.questions[0].name: values[self.headline]}

@@ -28,7 +28,8 @@ _BY_NAME = {system.name: system for system in SYSTEMS}
 _CATEGORIES = tuple(dict.fromkeys(category.name for system in SYSTEMS for category in system.categories))
 _CODES = {
     "4A": "A", "4B": "B", "4C": "C", "4X": "F", "M": "M", "TIV": "T", "NC": "K", "N": "N", "X": "X", "2a": "a",
-    "2b": "b", "TR Viable": "V", "TR Nonviable": "W", "TR Equivocal": "E", "TR Nonprogressing": "P", "TR Nonevaluable": "Q",
+    "2b": "b", "TR Viable": "V", "TR Nonviable": "W", "TR Equivocal": "E",
+    "TR Nonprogressing": "P", "TR Nonevaluable": "Q",
 }  # fmt: skip
 
 

@@ -1,0 +1,252 @@
+"""The main path over the fake model: every row accounted for, and a run that goes on from wherever it ended."""
+
+import csv
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from radlite_batch.archive import ArchiveSpec, Filter
+from radlite_batch.errors import OutputLocked, RunChanged
+from radlite_batch.job import Job, Output, RunLimits, Workers
+from radlite_batch.machine import descendants
+from radlite_batch.results.commit import locked
+from radlite_batch.results.manifest import lock_path
+from radlite_batch.run import run
+from radlite_batch.tasks.registry import TASKS
+
+FINDINGS = ("Heart size is normal.", "Small left effusion.", "Clear lungs.", "New right basal opacity.", "", "Rib fracture.")
+
+
+def write_archive(path: Path, rows: int, first: int = 0) -> None:
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["report_id", "text", "findings", "question", "premise", "hypothesis"])
+        for i in range(first, first + rows):
+            text = FINDINGS[i % len(FINDINGS)]
+            text += f" Case {i // 12}." if text and i % 3 else ""
+            writer.writerow([f"{i:04d}", text, text, "Is there an effusion?", "No effusion.", "There is an effusion."])
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    write_archive(tmp_path / "archive.csv", 200)
+    return Job(
+        ArchiveSpec((str(tmp_path / "archive.csv"),)),
+        tuple(TASKS),
+        Output(tmp_path / "out", shard_rows=16),
+        pack="fake",
+        workers=Workers(processes=2),
+    )
+
+
+def rows(out: Path, table: str) -> list[dict[str, object]]:
+    return pl.read_parquet(out / table / "*.parquet").sort("source_row").to_dicts()
+
+
+def everything(out: Path) -> dict[str, list[dict[str, object]]]:
+    return {name: rows(out, name) for name in (*TASKS, "wide")}
+
+
+def test_every_row_is_in_every_table(job: Job) -> None:
+    summary = run(job)
+    assert (summary.state, summary.exit_code, summary.rows_done) == ("complete", 0, 200)
+    for name in TASKS:
+        table = rows(job.output.path, name)
+        assert [row["report_id"] for row in table] == [f"{i:04d}" for i in range(200)]
+        assert [row["source_row"] for row in table] == list(range(200))
+        assert {row["status"] for row in table} <= {"ok", "empty"}
+    assert (job.output.path / "_SUCCESS").exists()
+    assert summary.tasks["n_staging"].status == {"ok": 167, "empty": 33}
+
+
+def test_the_wide_table_holds_each_headline(job: Job) -> None:
+    run(job)
+    wide = rows(job.output.path, "wide")
+    assert len(wide) == 200
+    flags = rows(job.output.path, "abnormality_detection")
+    for name, column in (("n_staging", "stage"), ("rads_assignment", "label"), ("radiology_ner", "entities")):
+        assert [row[name] for row in wide] == [row[column] for row in rows(job.output.path, name)]
+    assert wide[0]["abnormality_detection"] == [k for k in flags[0] if flags[0][k] == "positive"]
+
+
+def test_the_same_answer_whatever_the_workers(job: Job, tmp_path: Path) -> None:
+    run(job)
+    alone = dataclasses.replace(job, output=Output(tmp_path / "alone", shard_rows=16), workers=Workers(1, 1, 3))
+    run(alone)
+    assert everything(tmp_path / "alone") == everything(job.output.path)
+
+
+def test_a_finished_run_is_left_as_it_is(job: Job) -> None:
+    run(job)
+    before = {path: path.stat().st_mtime_ns for path in job.output.path.rglob("*") if path.name != "lock"}
+    assert run(job).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_parquet_metadata_names_model_prompt_and_plan(job: Job) -> None:
+    run(job)
+    metadata = pq.read_schema(job.output.path / "n_staging" / "part-00000.parquet").metadata
+    keys = {"schema_version", "version", "pack", "model", "model_sha256", "adapter_sha256", "prompt_sha256", "plan"}
+    assert {f"radlite.{key}".encode() for key in keys} <= set(metadata)
+
+
+def test_files_are_private_and_nothing_lies_beside_the_parts(job: Job) -> None:
+    run(job)
+    for path in job.output.path.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0
+    assert not list((job.output.path / "_run" / "staging").iterdir())
+    assert {path.suffix for path in (job.output.path / "wide").iterdir()} == {".parquet"}
+
+
+def test_added_files_append_rows_and_renumber_nothing(job: Job, tmp_path: Path) -> None:
+    run(job)
+    before = everything(job.output.path)
+    write_archive(tmp_path / "a_later.csv", 20, first=200)  # sorts before the file that is already planned
+    more = dataclasses.replace(job, archive=ArchiveSpec((str(tmp_path / "a_later.csv"), *job.archive.paths)))
+    assert run(more).rows_done == 220
+    after = everything(job.output.path)
+    assert all(after[name][:200] == before[name] for name in before)
+    assert [row["report_id"] for row in after["wide"][200:]] == [f"{i:04d}" for i in range(200, 220)]
+
+
+def test_a_changed_file_task_or_option_is_refused_by_name(job: Job, tmp_path: Path) -> None:
+    run(job)
+    with pytest.raises(RunChanged, match="prompts.rads_assignment"):
+        run(dataclasses.replace(job, tasks=("n_staging",)))
+    with pytest.raises(RunChanged, match="overlong"):
+        run(dataclasses.replace(job, limits=RunLimits(overlong="cut_end")))
+    with open(tmp_path / "archive.csv", "a", encoding="utf-8") as file:
+        file.write("0999,more,,,,\n")
+    with pytest.raises(RunChanged, match="archive.csv: its bytes changed"):
+        run(job)
+
+
+def test_rows_that_cannot_be_read_fail_alone(job: Job, tmp_path: Path) -> None:
+    with open(tmp_path / "archive.csv", "ab") as file:
+        file.write(b"0200,short line\n0201,\xff\xfe,bad,,,\n")
+    summary = run(job)
+    assert (summary.state, summary.exit_code) == ("complete", 3)
+    failures = rows(job.output.path, "failures")
+    assert {(row["report_id"], row["reason"]) for row in failures} == {
+        ("0200", "2 fields where the header has 6"),
+        ("0201", "column text: bytes that are not utf-8"),
+    }
+    assert len(failures) == 2 * len(TASKS)
+    assert (job.output.path / "_SUCCESS").exists()
+    assert run(job).exit_code == 3
+
+
+def test_filtered_rows_are_counted_and_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "archive.csv"
+    path.write_text("report_id,text,modality\n1,Clear.,CT\n1,Clear.,MR\n,Clear.,CT\n1,Clear.,CT\n", encoding="utf-8")
+    spec = ArchiveSpec((str(path),), filter=Filter(modality=("CT",)))
+    summary = run(Job(spec, ("n_staging",), Output(tmp_path / "out"), "fake", Workers(1)))
+    assert (summary.rows, summary.rows_done, summary.rows_filtered) == (4, 3, 1)
+    assert (summary.missing_ids, summary.duplicate_ids) == (1, 2)
+    assert [row["source_row"] for row in rows(tmp_path / "out", "n_staging")] == [0, 2, 3]
+
+
+def test_max_rows_plans_the_first_rows_only(job: Job) -> None:
+    summary = run(dataclasses.replace(job, limits=RunLimits(max_rows=37)))
+    assert summary.rows_done == 37
+    assert len(rows(job.output.path, "wide")) == 37
+
+
+def test_over_the_limit_is_too_long_or_cut_as_the_job_says(tmp_path: Path) -> None:
+    path = tmp_path / "archive.csv"
+    path.write_text(f"report_id,text\n1,{'long ' * 50_000}\n2,short\n", encoding="utf-8")
+    job = Job(ArchiveSpec((str(path),)), ("n_staging", "radiology_ner"), Output(tmp_path / "out"), "fake", Workers(1))
+    assert run(job).exit_code == 0
+    assert [row["status"] for row in rows(tmp_path / "out", "n_staging")] == ["too_long", "ok"]
+    cut = dataclasses.replace(job, output=Output(tmp_path / "cut"), limits=RunLimits(overlong="cut_end"))
+    run(cut)
+    assert [row["status"] for row in rows(tmp_path / "cut", "radiology_ner")] == ["ok", "ok"]
+
+
+def test_a_deadline_stops_in_time_and_the_run_goes_on(job: Job) -> None:
+    stopped = run(dataclasses.replace(job, limits=RunLimits(max_hours=1e-9)))
+    assert (stopped.state, stopped.exit_code, stopped.rows_done) == ("stopped", 3, 0)
+    assert not (job.output.path / "_SUCCESS").exists()
+    assert run(job).rows_done == 200
+
+
+def test_a_second_run_on_the_same_output_is_refused(job: Job) -> None:
+    lock_path(job.output.path).parent.mkdir(parents=True)
+    with locked(lock_path(job.output.path)), pytest.raises(OutputLocked):
+        run(job)
+
+
+def start(job: Job, rows: int) -> "subprocess.Popen[bytes]":
+    """The job in a process of its own, over an archive long enough to be interrupted."""
+    write_archive(Path(job.archive.paths[0]), rows)
+    command = [sys.executable, "-m", "radlite_batch.cli", "run", "--input", job.archive.paths[0], "--pack", "fake"]
+    command += ["--tasks", ",".join(job.tasks), "--output", str(job.output.path), "--workers", "2"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def wait_for_receipts(out: Path, n: int) -> None:
+    end = time.monotonic() + 60
+    while len(list((out / "_run" / "receipts").glob("*.json"))) < n:
+        assert time.monotonic() < end, "no receipt within a minute"
+        time.sleep(0.02)
+
+
+ROWS = 4000
+
+
+@pytest.fixture
+def long_job(job: Job) -> Job:
+    return dataclasses.replace(job, output=Output(job.output.path, shard_rows=256))
+
+
+def test_kill_nine_of_the_parent_costs_nothing_but_time(long_job: Job, tmp_path: Path) -> None:
+    out = long_job.output.path
+    for receipts in (1, 4, 9):
+        process = start(long_job, ROWS)
+        wait_for_receipts(out, receipts)
+        workers = descendants(process.pid)
+        process.kill()
+        process.wait()
+        assert not (out / "_SUCCESS").exists()
+        end = time.monotonic() + 5
+        while any(Path(f"/proc/{pid}").exists() for pid in workers):
+            assert time.monotonic() < end, "a worker outlived its parent"
+            time.sleep(0.05)
+    assert run(long_job).exit_code == 0
+    calm = dataclasses.replace(long_job, output=Output(tmp_path / "calm", shard_rows=256))
+    run(calm)
+    assert everything(out) == everything(tmp_path / "calm")
+
+
+def test_a_killed_worker_costs_nothing_but_time(long_job: Job) -> None:
+    process = start(long_job, ROWS)
+    wait_for_receipts(long_job.output.path, 2)
+    receipts = [json.loads(p.read_text()) for p in (long_job.output.path / "_run" / "receipts").glob("*.json")]
+    os.kill(receipts[0]["pid"], signal.SIGKILL)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    table = pl.read_parquet(long_job.output.path / "wide" / "*.parquet")
+    assert table["source_row"].sort().to_list() == list(range(ROWS))
+    assert not (long_job.output.path / "failures").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_its_code_and_keeps_what_is_done(long_job: Job, number: int, code: int) -> None:
+    process = start(long_job, ROWS)
+    wait_for_receipts(long_job.output.path, 2)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert output.startswith(b"stopped: ")
+    done = json.loads((long_job.output.path / "_run" / "summary.json").read_text())["rows_done"]
+    assert done >= 512
+    assert run(long_job).rows_done == ROWS
