@@ -28,7 +28,9 @@ _BUFFER_BYTES = 100 << 20  # compute and output buffers of a context, as seen on
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked job with everything it needs in place. why: a line for each decision, for people."""
+    """A checked job with everything it needs in place.
+
+    why: a line for each decision, for people. old: the manifest of the run that this one continues."""
 
     job: Job
     pack: Pack
@@ -37,7 +39,7 @@ class Plan:
     placement: Placement
     prepared: dict[str, Prepared | None]
     why: tuple[str, ...]
-    is_new: bool
+    old: Manifest | None
 
 
 def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
@@ -68,7 +70,7 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
         {model: _metadata(pack, file, prompts, split) for model, file in models.items()},
         needs_text, threads, in_hand, job.limits.overlong,
     )  # fmt: skip
-    return Plan(job, pack, manifest, setting, placement, {m: p for m, (_, p) in ready.items()}, why, old is None)
+    return Plan(job, pack, manifest, setting, placement, {m: p for m, (_, p) in ready.items()}, why, old)
 
 
 def _files(job: Job, found: list[Path], needs_text: bool, old: Manifest | None) -> tuple[Any, Any]:
@@ -145,7 +147,7 @@ def place(workers: Workers, models: Mapping[str, ModelFile]) -> tuple[Placement,
 def describe(plan: Plan) -> list[str]:
     """The plan in lines for a person."""
     manifest = plan.manifest
-    lines = [f"output    {plan.job.output.path}" + ("" if plan.is_new else " (goes on)")]
+    lines = [f"output    {plan.job.output.path}" + (" (goes on)" if plan.old else "")]
     lines += [f"archive   {file.path}: {file.rows} rows" for file in manifest.files]
     lines.append(f"shards    {len(manifest.shards)} of at most {plan.job.output.shard_rows} rows")
     for model, tasks in manifest.routes.items():

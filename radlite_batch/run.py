@@ -27,6 +27,7 @@ from radlite_batch.results.commit import commit, commit_json, locked, make_folde
 from radlite_batch.results.manifest import (
     finished_path,
     lock_path,
+    read_manifest,
     read_receipts,
     receipt_path,
     run_folder,
@@ -36,7 +37,7 @@ from radlite_batch.results.summary import EXIT_COMPLETE, EXIT_INCOMPLETE, RunSum
 from radlite_batch.results.tables import staging_folder, write_failures_part, write_wide_part
 from radlite_batch.tasks.registry import tasks_named
 
-_MEMORY_EVERY = 5.0  # seconds between two looks at the processes' memory
+_MEMORY_EVERY = 2.0  # seconds between two looks at the processes' memory
 
 
 class Stopped(BaseException):
@@ -53,6 +54,10 @@ def run(job: Job, progress: Progress | None = None) -> RunSummary:
     progress = progress or Progress.quiet()
     out = job.output.path
     os.umask(0o077 if job.output.private else 0o022)
+    if lock_path(out).exists():
+        with locked(lock_path(out)):  # a run that cannot begin says so at once
+            pass
+    plan = make_plan(job, progress.say)  # a job that is no good stops here, and leaves no trace
     for folder in (
         out,
         run_folder(out),
@@ -62,7 +67,8 @@ def run(job: Job, progress: Progress | None = None) -> RunSummary:
     ):
         make_folder(folder)
     with locked(lock_path(out)):
-        plan = make_plan(job, progress.say)
+        if read_manifest(out) != plan.old:  # another run came between
+            plan = make_plan(job, progress.say)
         done = _finished_summary(plan)
         if done is not None:
             return done
@@ -176,7 +182,7 @@ def summarise(plan: Plan, run: _Run, state: str, code: int) -> RunSummary:
 def _finished_summary(plan: Plan) -> RunSummary | None:
     """The summary of a run that has nothing left to do."""
     out = plan.job.output.path
-    if plan.is_new or not (out / "_SUCCESS").exists():
+    if plan.old is None or not (out / "_SUCCESS").exists():
         return None
     if not all(_is_finished(out, shard) for shard in plan.manifest.shards):
         return None

@@ -56,15 +56,14 @@ def labels(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def spans(findings: str, named: list[list[str]] | None, text_key: str, label_key: str) -> list[dict[str, Any]] | None:
-    """Offsets of (text, label) pairs that stand in the findings in this order, in the joined text of the demo job."""
+    """Offsets of (text, label) pairs that stand in the findings in this order."""
     if named is None:
         return None
     found, cursor = [], 0
     for text, label in named:
         start = findings.index(text, cursor)
         cursor = start + len(text)
-        shift = len("FINDINGS: ")
-        found.append({text_key: text, label_key: label, "start": start + shift, "end": cursor + shift})
+        found.append({text_key: text, label_key: label, "start": start, "end": cursor})
     return found
 
 

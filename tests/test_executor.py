@@ -59,7 +59,9 @@ def refusing_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None =
     raise PackError("model.gguf: gone")
 
 
-def execute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Any, probe: Any = dying_probe) -> list[dict[str, Any]]:
+def execute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Any, probe: Any = dying_probe
+) -> list[dict[str, Any]]:
     (tmp_path / "_run").mkdir()
     monkeypatch.setattr(executor, "run_shard", shard)
     monkeypatch.setattr(executor, "probe_rows", probe)
@@ -94,6 +96,8 @@ def test_an_error_of_our_own_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mo
         execute(tmp_path, monkeypatch, refusing_shard)
 
 
-def test_a_worker_that_always_dies_ends_the_run_in_bounded_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_always_dies_ends_the_run_in_bounded_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(RadliteError, match="dies without answering"):
         execute(tmp_path, monkeypatch, hopeless_shard)

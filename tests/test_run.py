@@ -23,7 +23,14 @@ from radlite_batch.results.manifest import lock_path
 from radlite_batch.run import run
 from radlite_batch.tasks.registry import TASKS
 
-FINDINGS = ("Heart size is normal.", "Small left effusion.", "Clear lungs.", "New right basal opacity.", "", "Rib fracture.")
+FINDINGS = (
+    "Heart size is normal.",
+    "Small left effusion.",
+    "Clear lungs.",
+    "New right basal opacity.",
+    "",
+    "Rib fracture.",
+)
 
 
 def write_archive(path: Path, rows: int, first: int = 0) -> None:
@@ -120,13 +127,13 @@ def test_added_files_append_rows_and_renumber_nothing(job: Job, tmp_path: Path) 
 
 def test_a_changed_file_task_or_option_is_refused_by_name(job: Job, tmp_path: Path) -> None:
     run(job)
-    with pytest.raises(RunChanged, match="prompts.rads_assignment"):
+    with pytest.raises(RunChanged, match=r"prompts\.rads_assignment"):
         run(dataclasses.replace(job, tasks=("n_staging",)))
     with pytest.raises(RunChanged, match="overlong"):
         run(dataclasses.replace(job, limits=RunLimits(overlong="cut_end")))
     with open(tmp_path / "archive.csv", "a", encoding="utf-8") as file:
         file.write("0999,more,,,,\n")
-    with pytest.raises(RunChanged, match="archive.csv: its bytes changed"):
+    with pytest.raises(RunChanged, match=r"archive\.csv: its bytes changed"):
         run(job)
 
 
