@@ -48,7 +48,7 @@ def test_run_without_a_job_file(archive: Path, tmp_path: Path) -> None:
 def test_flags_override_the_job_file(archive: Path, tmp_path: Path) -> None:
     job = tmp_path / "job.toml"
     job.write_text(
-        '[archive]\npaths = ["reports.csv"]\n[tasks]\nrun = ["n_staging"]\n[pack]\nname = "smol"\n[output]\npath = "a"\n',
+        '[archive]\npaths = ["reports.csv"]\n[tasks]\nrun = ["n_staging"]\n[output]\npath = "a"\n',
         encoding="utf-8",
     )
     arguments = ("--pack", "fake", "--output", str(tmp_path / "b"), "--limit", "1", "--tasks", "m_staging")

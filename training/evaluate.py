@@ -6,6 +6,7 @@ output holds; a row whose status is not `ok` has no answer and is wrong.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ import polars as pl
 
 from radlite_batch.errors import UsageError
 from radlite_batch.tasks.abnormality_detection import LABELS, STATES, AbnormalityDetection
-from radlite_batch.tasks.base import ChoiceTask, Task, TextTask
+from radlite_batch.tasks.base import ChoiceTask, Spans, Task
 from radlite_batch.tasks.rads_assignment import RadsAssignment
 from radlite_batch.tasks.rads_systems import format_label, parse_label
 from radlite_batch.tasks.registry import TASKS
 from radlite_batch.tasks.spans import SpanTask
 from training import scoring
-from training.scoring import Score, Span, score
+from training.scoring import Score, Span, Tally, score
 
 REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
     "rads_assignment": ("rads_label",),
@@ -49,7 +50,7 @@ def evaluate(out: Path, reference: Path) -> list[Score]:
         if not parts[name] or len(missing) == len(columns):
             continue
         if missing:
-            raise UsageError(f"{reference}: column {missing[0]!r} is missing; {name} needs all {len(columns)} of its own")
+            raise UsageError(f"{reference}: column {missing[0]!r} is missing, {name} needs it")
         rows = _join(labels, columns, task, parts[name])
         if rows.height:
             scores += _scores(task, columns, rows, reference)
@@ -105,20 +106,77 @@ def _join(labels: pl.DataFrame, columns: Sequence[str], task: Task, parts: list[
 def _scores(task: Task, columns: Sequence[str], rows: pl.DataFrame, path: Path) -> list[Score]:
     """The scores of one task, by its kind."""
     found = {column.name: rows[f"found {column.name}"].to_list() for column in task.columns}
+    labels = partial(_labels, rows, path)
     if isinstance(task, AbnormalityDetection):
-        one_of = _one_of(STATES)
-        gold = _by_report([_labels(rows, column, one_of, " | ".join(STATES), path) for column in columns])
-        answers, constant = _by_report([found[label] for label in columns]), scoring.flag_majority(gold)
-        return [score(task.name, m, f(gold, answers), f(gold, constant)) for m, f in _FLAG_METRICS.items()]
-    [column] = columns
+        flags = _by_report([labels(column, partial(_one_of, STATES), " | ".join(STATES)) for column in columns])
+        answers, usual = _by_report([found[column] for column in columns]), scoring.flag_majority(flags)
+        return [score(task.name, name, f(flags, answers), f(flags, usual)) for name, f in _FLAG_METRICS.items()]
+    (column,) = columns
     if isinstance(task, RadsAssignment):
-        rads = _labels(rows, column, parse_label, "a RADS label", path)
+        rads = labels(column, parse_label, "a RADS label")
+        whole, systems = [format_label(*label) for label in rads], [label[0] for label in rads]
         return [
-            _accuracy(task, "accuracy", [format_label(*label) for label in rads], found["label"]),
-            _accuracy(task, "system_accuracy", [system for system, _, _ in rads], found["system"]),
+            _label_score(task, "accuracy", scoring.accuracy, whole, found["label"]),
+            _label_score(task, "system_accuracy", scoring.accuracy, systems, found["system"]),
         ]
     if isinstance(task, ChoiceTask):
         legal = task.choice.labels
-        labels = _labels(rows, column, _one_of(legal), " | ".join(legal), path)
-        answers, constant = found[task.column], scoring.majority(labels)
-        return [score(task.name, m, f(labels, answers), f(labels, constant)) for m, f in _LABEL_METRICS.items()]
+        stated = labels(column, partial(_one_of, legal), " | ".join(legal))
+        return [_label_score(task, name, f, stated, found[task.column]) for name, f in _LABEL_METRICS.items()]
+    if isinstance(task, SpanTask):
+        spans = labels(column, partial(_spans, task), f"a list of spans with {task.label_key}, start, end")
+        named = [_spans(task, value or []) for value in found[task.column]]
+        return [
+            score(task.name, "exact_f1", scoring.span_f1(spans, named)),
+            score(task.name, "relaxed_f1", scoring.span_f1(spans, named, relaxed=True)),
+        ]
+    texts = labels(column, _text, "text")
+    return [score(task.name, "rouge_l", scoring.rouge_l(texts, found[task.headline]))]
+
+
+_LABEL_METRICS = {"accuracy": scoring.accuracy, "macro_f1": scoring.macro_f1}
+_FLAG_METRICS = {
+    "micro_f1": scoring.flag_micro_f1,
+    "macro_f1": scoring.flag_macro_f1,
+    "per_label_accuracy": scoring.flag_accuracy,
+}
+
+
+def _label_score(
+    task: Task, name: str, metric: Callable[..., Tally], gold: Sequence[str], answers: Sequence[str | None]
+) -> Score:
+    return score(task.name, name, metric(gold, answers), metric(gold, scoring.majority(gold)))
+
+
+def _labels(rows: pl.DataFrame, path: Path, column: str, read: Callable[[Any], Any], wanted: str) -> list[Any]:
+    """A reference column, each label read; null stays None. A label no run can answer is the reference's mistake."""
+    labels = []
+    for report_id, label in rows.select("report_id", column).iter_rows():
+        try:
+            labels.append(None if label is None else read(label))
+        except (KeyError, TypeError, ValueError):
+            raise UsageError(f"{path}: {column} of report {report_id!r} is not {wanted}") from None
+    return labels
+
+
+def _one_of(legal: Sequence[str], label: Any) -> str:
+    if label not in legal:
+        raise ValueError
+    return str(label)
+
+
+def _text(label: Any) -> str:
+    if not isinstance(label, str):
+        raise TypeError
+    return label
+
+
+def _spans(task: SpanTask, value: Any) -> list[Span]:
+    output = task.questions[0].output
+    assert isinstance(output, Spans)
+    return [(int(span["start"]), int(span["end"]), _one_of(output.labels, span[task.label_key])) for span in value]
+
+
+def _by_report(columns: Sequence[Sequence[str | None]]) -> scoring.Flags:
+    """Columns, one per flag, as rows, one per report."""
+    return list(zip(*columns, strict=True))

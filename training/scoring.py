@@ -94,7 +94,7 @@ def accuracy(gold: Sequence[str], predicted: Sequence[str | None]) -> Tally:
 
 def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> Tally:
     """Over the labels of the reference and of the predictions."""
-    classes = np.array(sorted({*gold, *predicted} - {None}, key=str), dtype=object)
+    classes = np.array(sorted({label for label in (*gold, *predicted) if label is not None}), object)
     return _f1(np.array(gold, object)[:, None] == classes, np.array(predicted, object)[:, None] == classes)
 
 
@@ -104,17 +104,22 @@ def majority(gold: Sequence[str]) -> list[str]:
     return [min(counts, key=lambda label: (-counts[label], label))] * len(gold)
 
 
+def _states(flags: Flags) -> NDArray[np.str_]:
+    """As an array, (reports, flags); "" stands for None."""
+    return np.array([[state or "" for state in row] for row in flags])
+
+
 def flag_accuracy(gold: Flags, predicted: Flags) -> Tally:
     """Each flag's share of right states; their mean over the flags."""
-    states, answers = np.array(gold, object), np.array(predicted, object)
-    labelled = np.not_equal(states, None)
+    states, answers = _states(gold), _states(predicted)
+    labelled = states != ""
     return np.stack((1.0 * (labelled & (states == answers)), 1.0 * labelled), axis=-1)
 
 
 def flag_macro_f1(gold: Flags, predicted: Flags) -> Tally:
     """F1 of each flag's "positive"; their mean over the flags that are positive anywhere."""
-    states, answers = np.array(gold, object), np.array(predicted, object)
-    return _f1(states == "positive", (answers == "positive") & np.not_equal(states, None))
+    states, answers = _states(gold), _states(predicted)
+    return _f1(states == "positive", (answers == "positive") & (states != ""))
 
 
 def flag_micro_f1(gold: Flags, predicted: Flags) -> Tally:

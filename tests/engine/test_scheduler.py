@@ -140,6 +140,12 @@ def test_a_text_that_ends_early_makes_room_for_the_next() -> None:
     assert context.ended[-1] == 1
 
 
+def test_what_two_texts_share_is_kept_for_the_second_when_the_first_ends() -> None:
+    paths = [(2,) * 10, (*(2,) * 10, 3), (4,) * 10]
+    context, _ = play(paths, [2, 8, 0], [1, 8, 0], Limits(32, 21, 8))
+    assert context.ended == [0, 1]
+
+
 def test_texts_keep_what_a_busy_context_allows_and_the_next_path_waits() -> None:
     paths = [(number, 0) for number in range(4)]
     context, _ = play(paths, [4] * 4, [4] * 4, Limits(2, 100, 8, n_busy=6))
@@ -158,7 +164,7 @@ def test_no_path_is_no_work() -> None:
 
 @pytest.mark.parametrize(("length", "reserve"), [(11, 0), (8, 3), (0, 11)])
 def test_a_path_that_does_not_fit_by_itself_is_refused(length: int, reserve: int) -> None:
-    with pytest.raises(ValueError, match="path 1: .* exceed 10 cells"):
+    with pytest.raises(ValueError, match=r"path 1: .* exceed 10 cells"):
         Scheduler([10, length], [0, 0], [0, reserve], Limits(4, 10, 4))
 
 
