@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import click
 from radlite_batch import doctor as checks
 from radlite_batch import predict as single
 from radlite_batch.archive import ArchiveSpec
+from radlite_batch.console import ErrorGroup
 from radlite_batch.errors import RadliteError, UsageError
 from radlite_batch.job import Job, Output, load_job
 from radlite_batch.pack import BUILT_IN, Pack, load_pack, pack_names
@@ -24,25 +24,7 @@ from radlite_batch.status import read_status, status_lines
 from radlite_batch.tasks.registry import TASKS
 
 
-class _Group(click.Group):
-    """Prints our errors as one line and exits with their code."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except RadliteError as error:
-            click.echo(f"radlite: {error}", err=True)
-            sys.exit(error.exit_code)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            # The message of a stranger's exception may quote a report: say where it happened, not what it says.
-            places = "".join(traceback.format_tb(error.__traceback__))
-            click.echo(f"{places}radlite: unexpected {type(error).__name__}", err=True)
-            sys.exit(1)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("radlite", cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="radlite-batch")
 def main() -> None:
     """Turns archives of radiology reports into typed Parquet, on CPU and without network.

@@ -16,14 +16,14 @@ FLOORS = (
     ("archive",),
     ("results",),
     ("engine",),
-    ("job", "pack", "progress"),
+    ("job", "pack", "progress", "console"),
     ("worker",),
     ("executor",),
     ("plan",),
     ("run", "predict", "status", "doctor"),
     ("cli",),
 )
-TRAINING_MAY_USE = {"errors", "records", "tasks", "pack", "results", "run", "engine", "job", "archive"}
+TRAINING_MAY_USE = {"errors", "records", "tasks", "pack", "results", "run", "engine", "job", "archive", "console"}
 
 
 def modules(package: str) -> dict[str, set[str]]:

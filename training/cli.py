@@ -2,36 +2,15 @@
 
 import dataclasses
 import json
-import sys
-import traceback
 from pathlib import Path
-from typing import Any
 
 import click
 
-from radlite_batch.errors import RadliteError
+from radlite_batch.console import ErrorGroup
 from training.evaluate import evaluate, score_lines
 
 
-class _Group(click.Group):
-    """Prints our errors as one line and exits with their code."""
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            return super().invoke(context)
-        except RadliteError as error:
-            click.echo(f"radlite-train: {error}", err=True)
-            sys.exit(error.exit_code)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception as error:
-            # The message of a stranger's exception may quote a report: say where it happened, not what it says.
-            places = "".join(traceback.format_tb(error.__traceback__))
-            click.echo(f"{places}radlite-train: unexpected {type(error).__name__}", err=True)
-            sys.exit(1)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("radlite-train", cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="radlite-batch")
 def main() -> None:
     """Scores what `radlite run` wrote.

@@ -91,12 +91,14 @@ def _refuse_duplicates(ids: pl.Series, path: Path) -> None:
 
 
 def _join(labels: pl.DataFrame, columns: Sequence[str], task: Task, parts: list[Path]) -> pl.DataFrame:
-    """The labelled reports of a task: report_id, the reference's columns, and `found X` for the task's columns."""
+    """The labelled reports of a task: report_id, the reference's columns, and `found X` for the task's columns.
+
+    Sorted by id, so that the same labels and answers give the same resamples, and so the same interval."""
     labelled = labels.filter(pl.any_horizontal(pl.col(columns).is_not_null())).select("report_id", *columns)
     found = (pl.when(pl.col("status") == "ok").then(pl.col(c.name)).alias(f"found {c.name}") for c in task.columns)
     try:
         rows = labelled.lazy().join(pl.scan_parquet(parts, glob=False).select("report_id", *found), on="report_id")
-        joined = rows.collect()
+        joined = rows.sort("report_id").collect()
     except (OSError, pl.exceptions.PolarsError):
         raise UsageError(f"{parts[0].parent}: not readable as the output of a run") from None
     _refuse_duplicates(joined["report_id"], parts[0].parent)
