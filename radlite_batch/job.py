@@ -4,6 +4,7 @@ Relative paths in a job file count from the file's own folder, so that cron may 
 """
 
 import datetime
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ class Job:
             (self.archive.encoding in ENCODINGS, f"archive.encoding must be one of {', '.join(ENCODINGS)}"),
             (self.limits.overlong in OVERLONG, f"limits.overlong must be one of {', '.join(OVERLONG)}"),
             (self.limits.max_rows is None or self.limits.max_rows > 0, "limits.max_rows must be above 0"),
-            (self.limits.max_hours >= 0, "limits.max_hours must not be negative"),
+            (0 <= self.limits.max_hours < math.inf, "limits.max_hours must not be negative or endless"),
             (self.workers.backend == "local", "workers.backend must be 'local'"),
             (min(self.workers.processes, self.workers.threads, self.workers.reports_in_hand) >= 0,
              "workers.processes, threads and reports_in_hand must not be negative"),
@@ -83,7 +84,7 @@ class Job:
 def parse_until(until: str) -> datetime.time:
     """A local time of day from "HH:MM". Raises JobError."""
     try:
-        return datetime.time.fromisoformat(until)
+        return datetime.datetime.strptime(until, "%H:%M").time()
     except ValueError:
         raise JobError(f"limits.until: {until!r} is not a time like 06:00") from None
 
@@ -115,12 +116,12 @@ def _job(document: Mapping[str, Any], folder: Path) -> Job:
             paths=tuple(str(folder / path) for path in _strings(archive, "archive.paths")),
             report_id=_get(archive, "archive.report_id", str, "report_id"),
             text=_strings(archive, "archive.text", ("text",)),
-            columns={k: str(v) for k, v in _get(archive, "archive.columns", dict, {}).items()},
+            columns=_columns(_get(archive, "archive.columns", dict, {})),
             encoding=_get(archive, "archive.encoding", str, "utf-8"),
             filter=Filter(
                 _strings(rows, "archive.filter.modality", ()),
-                str(rows.get("date_from", "")),
-                str(rows.get("date_to", "")),
+                _date(rows, "archive.filter.date_from"),
+                _date(rows, "archive.filter.date_to"),
             ),
         ),
         tasks=_strings(tasks, "tasks.run"),
@@ -133,6 +134,18 @@ def _job(document: Mapping[str, Any], folder: Path) -> Job:
         workers=_workers(top.get("workers")),
         limits=_limits(top.get("limits")),
     )
+
+
+def _columns(table: Mapping[str, Any]) -> dict[str, str]:
+    return {key: _get(table, f"archive.columns.{key}", str) for key in table}
+
+
+def _date(table: Mapping[str, Any], name: str) -> str:
+    value = table.get(name.rpartition(".")[2], "")
+    try:
+        return str(datetime.date.fromisoformat(str(value))) if value != "" else ""
+    except ValueError:
+        raise JobError(f"{name} must be a date like 2024-12-31") from None
 
 
 def _workers(table: Any) -> Workers:

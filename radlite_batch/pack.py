@@ -5,6 +5,7 @@ unknown keys are errors, and every file is checked against its checksum before i
 """
 
 import importlib.util
+import math
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,7 +18,7 @@ from radlite_batch.engine.formats import Prepared, fastest, file_sha256
 from radlite_batch.engine.open import ModelFile
 from radlite_batch.errors import PackError, did_you_mean
 from radlite_batch.tasks.registry import TASKS, cue_names
-from radlite_batch.tasks.render import Markup, PromptStyle, Template
+from radlite_batch.tasks.render import SYSTEM, Markup, PromptStyle, Template
 
 BUILT_IN = Path(__file__).parent / "packs"
 STYLES = ("native", "instruct", "own")
@@ -128,9 +129,13 @@ def _pack(document: Mapping[str, Any], path: Path) -> Pack:
     style = _value(document, "style", str)
     if style not in STYLES:
         raise PackError(f"style must be one of {', '.join(STYLES)}")
-    models = {name: _model(name, table) for name, table in _value(document, "models", dict).items()}
+    models = {
+        name: _model(name, _value(document["models"], name, dict, "models"))
+        for name in _value(document, "models", dict)
+    }
     routes: dict[str, str] = {}
-    for task, model in _value(document, "routes", dict).items():
+    for task in _value(document, "routes", dict):
+        model = _value(document["routes"], task, str, "routes")
         if task not in (*TASKS, "default"):
             raise PackError(f"routes: unknown task {task!r}{did_you_mean(task, TASKS)}")
         if model not in models:
@@ -139,12 +144,15 @@ def _pack(document: Mapping[str, Any], path: Path) -> Pack:
     for task in TASKS:
         if task in given or "default" in given:
             routes[task] = given.get(task, given.get("default"))
-    markup = document.get("markup", {})
+    markup = _optional(document, "markup", dict, {})
     _known(markup, "markup", ("start", "system", "user", "assistant", "end"))
+    for key in markup:
+        _value(markup, key, str, "markup")
     templates = _templates(path.parent / _value(document, "prompts", str), routes) if style == "own" else {}
-    calibration = {task: float(t) for task, t in document.get("calibration", {}).items()}
-    _known(calibration, "calibration", tuple(TASKS))
-    if any(temperature <= 0 for temperature in calibration.values()):
+    temperatures = _optional(document, "calibration", dict, {})
+    _known(temperatures, "calibration", tuple(TASKS))
+    calibration = {task: float(_value(temperatures, task, (int, float), "calibration")) for task in temperatures}
+    if not all(0 < temperature < math.inf for temperature in calibration.values()):
         raise PackError("calibration: a temperature must be above 0")
     return Pack(
         _value(document, "name", str), path, _value(document, "about", str), _value(document, "licence", str),
@@ -160,10 +168,10 @@ def _model(name: str, table: Mapping[str, Any]) -> ModelSpec:
         _value(table, "base", str, key),
         _value(table, "sha256", str, key),
         _value(table, "context", int, key),
-        bool(table.get("convert", False)),
-        str(table.get("adapter", "")),
-        str(table.get("adapter_sha256", "")),
-        float(table.get("scale", 1.0)),
+        _optional(table, "convert", bool, False, key),
+        _optional(table, "adapter", str, "", key),
+        _optional(table, "adapter_sha256", str, "", key),
+        float(_optional(table, "scale", (int, float), 1.0, key)),
     )
 
 
@@ -176,11 +184,17 @@ def _templates(path: Path, routes: Mapping[str, str]) -> dict[str, Template]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PackError(f"prompts: {path} is not a TOML file ({error})") from None
     templates = {}
-    for task, table in document.items():
+    for task in document:
+        table = _value(document, task, dict)
         if task not in TASKS:
             raise PackError(f"{path}: unknown task {task!r}{did_you_mean(task, TASKS)}")
         _known(table, task, ("text", "system", "max_tokens", "stop"))
-        templates[task] = Template(**table | {"stop": tuple(table.get("stop", ()))})
+        templates[task] = Template(
+            _value(table, "text", str, task),
+            _optional(table, "system", str, SYSTEM, task),
+            _optional(table, "max_tokens", int, 256, task),
+            tuple(_optional(table, "stop", list, [], task)),
+        )
     for task in routes:
         if task not in templates:
             raise PackError(f"{path}: no prompt for {task}, which the pack routes")
@@ -193,10 +207,14 @@ def _known(table: Mapping[str, Any], name: str, keys: tuple[str, ...]) -> None:
             raise PackError(f"unknown key {f'{name}.{key}'.lstrip('.')!r}{did_you_mean(key, keys)}")
 
 
-def _value(table: Mapping[str, Any], key: str, kind: type, name: str = "") -> Any:
+def _optional(table: Mapping[str, Any], key: str, kind: Any, default: Any, name: str = "") -> Any:
+    return _value(table, key, kind, name) if key in table else default
+
+
+def _value(table: Mapping[str, Any], key: str, kind: Any, name: str = "") -> Any:
     full = f"{name}.{key}".lstrip(".")
     if key not in table:
         raise PackError(f"{full} is missing")
-    if not isinstance(table[key], kind):
-        raise PackError(f"{full} must be a {kind.__name__}")
+    if not isinstance(table[key], kind) or (isinstance(table[key], bool) and kind is not bool):
+        raise PackError(f"{full} must be a {getattr(kind, '__name__', 'number')}")
     return table[key]

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import from its own floor (without circles) and from the floors above it in this list.
 FLOORS = (
     ("errors", "records"),
+    ("rows",),
     ("tasks", "machine"),
     ("archive",),
     ("results",),
@@ -20,6 +21,7 @@ FLOORS = (
     ("worker",),
     ("executor",),
     ("plan",),
+    ("watch",),
     ("run", "predict", "status", "doctor"),
     ("cli",),
 )

@@ -1,6 +1,7 @@
 """Batches over any paths and limits: everything is computed, once, in the room there is."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ Path = tuple[int, ...]
 class Context:
     """What a model would hold: for each sequence its cells; a cell may stand in several sequences."""
 
-    def __init__(self, paths: list[Path], writes: list[int], limits: Limits):
+    def __init__(self, paths: Sequence[Path], writes: list[int], limits: Limits):
         self.paths, self.writes, self.limits = paths, writes, limits
         self.seqs: dict[int, list[object]] = {}
         self.token_of: dict[object, int | str] = {}
@@ -41,7 +42,7 @@ class Context:
             assert len(self.seqs[source]) >= n_tokens > 0, "a copy's source holds all of it"
             self.seqs[target] = self.seqs[source][:n_tokens]
         for path, seq, position in step.grown:
-            own = [*self.paths[path], *[f"written by {path}"] * self.written[path]]
+            own: list[int | str] = [*self.paths[path], *[f"written by {path}"] * self.written[path]]
             assert self.tokens(seq) == own[:-1] and position == len(own) - 1
             self.add([seq], own[-1])
         for run in step.runs:
@@ -69,14 +70,14 @@ class Context:
         self.started += step.started
         self.most_writing = max(self.most_writing, len(self.started) - len(self.ended))
 
-    def add(self, seqs: list[int] | tuple[int, ...], token: int | str) -> None:
+    def add(self, seqs: Sequence[int], token: int | str) -> None:
         cell = object()
         self.token_of[cell] = token
         for seq in seqs:
             self.seqs.setdefault(seq, []).append(cell)
 
 
-def play(paths: list[Path], reserve: list[int], writes: list[int], limits: Limits) -> tuple[Context, int]:
+def play(paths: Sequence[Path], reserve: list[int], writes: list[int], limits: Limits) -> tuple[Context, int]:
     """Runs the scheduler to its end; the paths in trie order. Returns what came of it and the number of steps."""
     trie, _ = sort_paths([np.array(path) for path in paths])
     context, steps = Context(paths, writes, limits), 0

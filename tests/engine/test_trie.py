@@ -68,7 +68,7 @@ def test_every_prefix_is_held_once_by_an_owner_that_passes_through_it(prompts: l
     assert len({path.tobytes() for path in paths.tokens}) == len(paths.tokens)
     assert paths.unique_tokens == len(prefixes(prompts))
 
-    owners = {}
+    owners: dict[tuple[int, ...], int] = {}
     for i, path in enumerate(paths.tokens):
         assert path.dtype == np.int32
         for position in range(len(path)):

