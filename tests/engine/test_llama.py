@@ -48,6 +48,10 @@ ODD_TEXT = (
     "",
     " ",
 )
+ENGLISH = (
+    "Emergency department: FREE FLUID in the pelvis, undetectable flow; exfoliative dermatitis, a pungent smell.\n"
+    "We the undersigned met a quick brown fox, which jumped lazily over 1,234 sleeping dogs (and didn't look back)!"
+)
 LIMITS = Limits(n_batch=64, n_cells=512, n_seqs=8)
 
 
@@ -114,16 +118,21 @@ def test_the_end_token_is_im_end(engine: Engine) -> None:
     assert not any(model.ends(token) for token in model.tokenize(REPORTS[0], special=False))
 
 
-def test_cue_tokens_are_distinct_fixed_and_free_of_plain_text(engine: Engine) -> None:
+def test_cue_tokens_are_distinct_always_the_same_and_needed_by_no_prompt(engine: Engine) -> None:
     model = engine.model
     cues = model.reserved(len(cue_names()))
     assert len(set(cues)) == len(cues) == len(cue_names())
     assert cues == model.reserved(len(cue_names())) and cues[:5] == model.reserved(5)
     assert not any(model.ends(cue) for cue in cues)
-    markup = model.tokenize("<|im_start|>system\n<|im_end|>\n<|im_start|>assistant\n", special=True)
-    plain = {token for text in REPORTS + ODD_TEXT for token in model.tokenize(text, special=False)}
-    answers = {token for code in map(chr, range(33, 127)) for token in model.tokenize(code, special=False)}
-    assert not set(cues) & (plain | answers | set(markup))
+    markup = set(model.tokenize("<|im_start|>system\n<|im_end|>\n<|im_start|>assistant\n", special=True))
+    codes = {token for code in map(chr, range(33, 127)) for token in model.tokenize(code, special=False)}
+    assert not set(cues) & (markup | codes)
+
+
+@pytest.mark.parametrize("text", (*REPORTS, *ODD_TEXT, ENGLISH, ENGLISH.upper()))
+def test_cue_tokens_do_not_come_up_in_text(engine: Engine, text: str) -> None:
+    cues = engine.model.reserved(len(cue_names()))
+    assert not set(cues) & set(engine.model.tokenize(text, special=False))
 
 
 def test_questions_asked_together_are_answered_as_one_by_one_for_a_tenth_of_the_tokens(engine: Engine) -> None:

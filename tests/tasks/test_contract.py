@@ -12,7 +12,7 @@ from radlite_batch.tasks.base import Block, Choice, Column, FreeText, Question, 
 from radlite_batch.tasks.rads_systems import NI_RADS_NECK, SYSTEMS, format_label
 from radlite_batch.tasks.registry import TASKS, cue_names, tasks_named
 from radlite_batch.tasks.render import PromptStyle, render
-from radlite_batch.tasks.spans import words
+from radlite_batch.tasks.spans import tags_of, words
 
 TEXT = "FINDINGS: New 2.5 cm nodule, right upper lobe. Left\neffusion has grown; no edema. Nodule at the left base."
 REPORT = Report(
@@ -41,17 +41,21 @@ def rads(system: str, category: str | None, neck: str | None = None) -> dict[str
     return {"system": system, "category": category, "category_neck": neck, "label": label}
 
 
-def spans(text_key: str, label_key: str, *terms: tuple[str, str, int]) -> list[dict[str, Any]]:
-    """Spans of TEXT: (term, label, where to look from)."""
-    found = [(term, label, TEXT.index(term, after)) for term, label, after in terms]
-    return [{text_key: term, label_key: label, "start": at, "end": at + len(term)} for term, label, at in found]
+def spans(text_key: str, label_key: str, *terms: tuple[str, str]) -> list[dict[str, Any]]:
+    """Spans of TEXT, each looked for after the one before it."""
+    found: list[dict[str, Any]] = []
+    for term, label in terms:
+        start = TEXT.index(term, found[-1]["end"] if found else 0)
+        found.append({text_key: term, label_key: label, "start": start, "end": start + len(term)})
+    return found
 
 
-NODULE_2 = TEXT.index("Nodule")
 FLAGS = dict.fromkeys(abnormality_detection.LABELS, "absent")
-ENTITIES = (("2.5 cm", "observation_present", 0), ("nodule", "observation_present", 0), ("right", "anatomy", 0),
-            ("upper", "anatomy", 0), ("effusion", "observation_present", 0), ("edema", "observation_absent", 0),
-            ("Nodule", "observation_present", NODULE_2), ("left", "anatomy", NODULE_2))  # fmt: skip
+PRESENT, ABSENT = "observation_present", "observation_absent"
+ENTITIES = (
+    *(("2.5 cm", PRESENT), ("nodule", PRESENT), ("right", "anatomy"), ("Left", "anatomy"), ("effusion", PRESENT)),
+    *(("edema", ABSENT), ("Nodule", PRESENT), ("left", "anatomy")),
+)
 # Every answer of the closed tasks, every state of every flag, and some answers of the open ones.
 ANSWERS: dict[str, list[dict[str, Any]]] = {
     "rads_assignment": [
@@ -70,7 +74,7 @@ ANSWERS: dict[str, list[dict[str, Any]]] = {
     "radiology_ner": [{"entities": []}, {"entities": spans("text", "label", *ENTITIES)}],
     "temporal_comparison": [
         {"changes": []},
-        {"changes": spans("finding", "change", ("nodule", "new", 0), ("effusion", "worsened", 0))},
+        {"changes": spans("finding", "change", ("nodule", "new"), ("effusion", "worsened"))},
     ],
     "impression_generation": [{"impression": "New nodule."}, {"impression": "1. Größerer Erguß.\n2. None: stable."}],
     "radiology_qa": [{"answer": "Left."}],
@@ -82,17 +86,32 @@ def labels_of(question: Question) -> tuple[str, ...]:
     return () if isinstance(question.output, FreeText) else question.output.labels
 
 
-def completion(question: Question, blocks: tuple[Block, ...], peak: int | None) -> Completion:
-    """An engine's answer that is uniform, or sure of one label (or tag) everywhere."""
+def flat(question: Question, blocks: tuple[Block, ...], peak: int | None) -> Completion:
+    """An engine's answer that is uniform, or sure of one label (or tag) everywhere, which may be no legal answer."""
 
     def spread(n: int) -> tuple[float, ...]:
-        return (1 / n,) * n if peak is None else tuple(float(i == peak % n) for i in range(n))
+        return (1 / n,) * n if peak is None else one_hot(n, peak % n)
 
     if isinstance(question.output, Choice):
         return Decided(spread(len(question.output.labels)))
     if isinstance(question.output, Spans):
         return Tagged((spread(len(question.output.tags)),) * len(words(blocks[0].text)))
     return Written("Left effusion.")
+
+
+def sure(question: Question, blocks: tuple[Block, ...], target: Any) -> Completion:
+    """An engine's answer that is certain of this target; of the first label where there is none."""
+    output = question.output
+    if isinstance(output, Choice):
+        return Decided(one_hot(len(output.labels), output.labels.index(target) if target else 0))
+    if isinstance(output, Spans):
+        tags = tags_of(output, words(blocks[0].text), target)
+        return Tagged(tuple(one_hot(len(output.tags), tag) for tag in tags))
+    return Written(target)
+
+
+def one_hot(n: int, at: int) -> tuple[float, ...]:
+    return tuple(float(i == at) for i in range(n))
 
 
 def assert_legal(column: Column, value: Any, text: str) -> None:
@@ -182,36 +201,29 @@ def test_targets_name_only_questions_of_the_task_and_legal_labels(task: Task) ->
                 assert isinstance(target, str) and target
 
 
-@pytest.mark.parametrize("peak", [None, *range(27)])
+@pytest.mark.parametrize("peak", [None, *range(0, 27, 2)])
 @every_task
-def test_predict_gives_legal_values_and_an_honest_confidence(task: Task, peak: int | None) -> None:
+def test_predict_gives_legal_values_and_a_probability(task: Task, peak: int | None) -> None:
     blocks = blocks_of(task)
-    prediction = task.predict({q.name: completion(q, blocks, peak) for q in task.questions}, blocks)
+    prediction = task.predict({q.name: flat(q, blocks, peak) for q in task.questions}, blocks)
     assert prediction.values.keys() == {column.name for column in task.columns}
     for column in task.columns:
         assert_legal(column, prediction.values[column.name], blocks[0].text)
     if all(isinstance(q.output, FreeText) for q in task.questions):
         assert prediction.confidence is None
     else:
-        assert prediction.confidence is not None and 0 < prediction.confidence <= 1
-        # A tag that cannot stand at every word (inside, with no begin) is the one sure answer that is not taken.
-        assert peak is None or prediction.confidence == pytest.approx(1) or isinstance(task.questions[0].output, Spans)
+        assert prediction.confidence is not None and 0 <= prediction.confidence <= 1
 
 
 @every_task
-def test_sure_answer_is_the_prediction(task: Task) -> None:
+def test_predict_of_a_sure_answer_gives_it_back(task: Task) -> None:
     blocks = blocks_of(task)
     for values in ANSWERS[task.name]:
         targets = task.targets(values)
-        if not all(isinstance(q.output, Choice) for q in task.questions):
-            assert len(task.questions) == 1  # spans: test_spans.py; free text is parsed, as above
-            continue
-        answers = {q.name: completion(q, blocks, labels_of(q).index(targets.get(q.name, labels_of(q)[0])))
-                   for q in task.questions}  # fmt: skip
-        predicted = task.predict(answers, blocks).values
-        assert {key: predicted[key] for key in task.targets(values) if key in predicted} == {
-            key: target for key, target in targets.items() if key in predicted
-        }
+        prediction = task.predict({q.name: sure(q, blocks, targets.get(q.name)) for q in task.questions}, blocks)
+        # An NI-RADS answer always has a neck category, so the prediction may hold more than was asked for.
+        assert {name: task.targets(prediction.values)[name] for name in targets} == targets
+        assert prediction.confidence in (1, None)
 
 
 @every_task
