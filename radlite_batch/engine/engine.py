@@ -20,7 +20,9 @@ from radlite_batch.records import Completion, Decide, Decided, Generate, Prompt,
 
 @dataclass(slots=True)
 class Counts:
-    """Tokens since the engine was opened. asked: what one prompt after another would compute."""
+    """Tokens since the engine was opened. asked: those of the prompts, one after another and nothing shared.
+
+    computed: prompt tokens, forced beginnings of answers and written tokens that went through the model."""
 
     prompts: int = 0
     asked: int = 0
@@ -47,6 +49,7 @@ class _Text:
     first: int | None = None
     tokens: list[int] = field(default_factory=list)
     cut: bool = False
+    ended: bool = False
 
 
 class Engine:
@@ -61,7 +64,7 @@ class Engine:
     def answer(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """One completion per prompt, in order. A prompt over the model's limit gives TooLong, and costs nothing.
 
-        Raises EngineError when the model fails."""
+        Raises EngineError when the model fails, KeyError for a cue that the engine was not opened with."""
         tokens: dict[Segment, np.ndarray] = {}
         wishes: list[_Wish] = []
         texts: list[_Text] = []
@@ -97,7 +100,12 @@ class Engine:
 
     def _too_long(self, path: np.ndarray, read: Decide | Tag | Generate) -> TooLong | None:
         limit = self.model.limits.n_cells
-        n_tokens = len(path) + (read.max_tokens if isinstance(read, Generate) else _DECISION_ROOM)
+        more = 0
+        if isinstance(read, Generate):
+            more = read.max_tokens
+        elif isinstance(read, Decide):
+            more = max((len(fork.prefix) for fork in self._trie(read.answers).forks), default=0)
+        n_tokens = len(path) + more
         return TooLong(n_tokens, limit) if n_tokens > limit else None
 
     def _wishes(self, prompt: Prompt, path: np.ndarray, tokens: dict[Segment, np.ndarray]) -> list[_Wish]:
@@ -181,7 +189,7 @@ class Engine:
         for source, target, n_tokens in step.copies:
             self.model.share(source, target, n_tokens)
         runs = [
-            Run(np.array([by_text[path][0].tokens[-1]], dtype=np.int32), position, (seq,), (0,))
+            Run(np.array([max((t.tokens for t in by_text[path]), key=len)[-1]], dtype=np.int32), position, (seq,), (0,))
             for path, seq, position in step.grown
         ]
         for run in step.runs:
@@ -205,27 +213,25 @@ class Engine:
             self._write(scheduler, path, by_text[path], first)
 
     def _write(self, scheduler: Scheduler, path: int, texts: list[_Text], token: int) -> None:
-        """Adds a token to a written path, or ends it. Equal prompts write one text."""
-        lead = texts[0]
-        ended = self.model.ends(token)
-        if not ended:
-            lead.tokens.append(token)
-            self.counts.written += 1
-            lead.cut = len(lead.tokens) >= lead.read.max_tokens
-            ended = lead.cut or self._stopped(lead)
-        if ended:
+        """Adds a token to a path's texts, or ends them. Equal prompts are written once, each as far as it asks."""
+        last = self.model.ends(token)
+        self.counts.written += not last
+        for text in texts:
+            if text.ended:
+                continue
+            if not last:
+                text.tokens.append(token)
+            stopped = last or self._stopped(text)
+            text.cut = not stopped and len(text.tokens) >= text.read.max_tokens
+            text.ended = stopped or text.cut
+        if all(text.ended for text in texts):
             self.model.drop(scheduler.finish(path))
-            for text in texts[1:]:
-                text.tokens, text.cut = lead.tokens, lead.cut
 
     def _stopped(self, text: _Text) -> bool:
-        if not text.read.stop:
-            return False
-        tail = b"".join(self.model.piece(token) for token in text.tokens[-8:])
-        return any(stop.encode() in tail for stop in text.read.stop)
-
-
-_DECISION_ROOM = 32  # tokens the longest forced beginning of an answer may add to a prompt
+        stops = [stop.encode() for stop in text.read.stop]
+        # A token has at least a byte, so a stop that ends with the last token begins in these.
+        tail = b"".join(self.model.piece(token) for token in text.tokens[-max(map(len, stops), default=1) :])
+        return any(stop in tail for stop in stops)
 
 
 def _fulfil(wishes: "list[_Wish | _Text]", logits: Logits) -> None:

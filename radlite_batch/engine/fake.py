@@ -1,7 +1,7 @@
 """A model without weights: logits are a hash of the tokens before them.
 
 Deterministic, and true to the seam: it keeps the tokens of every sequence, so a wrongly shared prefix changes the
-answers, and a wrong position, a full context or a used sequence raises. It runs everything above the seam at
+answers, and a wrong position, an overfull batch or a used sequence raises. It runs everything above the seam at
 thousands of reports a second.
 """
 
@@ -27,6 +27,8 @@ class FakeLogits:
 
     def of(self, tokens: np.ndarray) -> np.ndarray:
         mixed = (tokens.astype(np.uint64) + np.uint64(self._state)) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)  # without this, two tokens' logits would always differ by the same amount
+        mixed *= np.uint64(0xBF58476D1CE4E5B9)
         return ((mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)) * 8
 
     def best(self) -> int:

@@ -22,6 +22,7 @@ FORMATS = {
 }
 
 _BUFFER = re.compile(r"\b(KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
+_SIGNS = re.compile(rb"(?!(?s:(.)\1*\Z))[!-/:-@\[-`{-~]{3,}")  # three or more ASCII signs, not all the same
 _DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
 _messages: list[str] = []  # the library's last lines; they hold sizes and file names, never prompt text
 
@@ -51,6 +52,7 @@ class Weights:
         params = llama_cpp.llama_model_default_params()
         params.use_mmap, params.use_extra_bufts, params.n_gpu_layers = True, False, 0
         self.path = path
+        self._adapters: dict[Path, ctypes.c_void_p] = {}
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise PackError(f"{path}: not a model llama.cpp can load ({_last_error()})")
@@ -60,10 +62,12 @@ class Weights:
 
     def adapter(self, path: Path) -> ctypes.c_void_p:
         """A LoRA adapter on these weights. Raises PackError if it does not fit them."""
-        handle: ctypes.c_void_p | None = llama_cpp.llama_adapter_lora_init(self.handle, str(path).encode())
-        if not handle:
-            raise PackError(f"{path}: not an adapter of {self.path.name} ({_last_error()})")
-        return handle
+        if path not in self._adapters:
+            handle: ctypes.c_void_p | None = llama_cpp.llama_adapter_lora_init(self.handle, str(path).encode())
+            if not handle:
+                raise PackError(f"{path}: not an adapter of {self.path.name} ({_last_error()})")
+            self._adapters[path] = handle
+        return self._adapters[path]
 
 
 class _Row:
@@ -85,6 +89,7 @@ class LlamaModel:
 
     def __init__(self, weights: Weights, limits: Limits, threads: int, adapter: Path | None = None, scale: float = 1.0):
         _quiet()
+        handle = weights.adapter(adapter) if adapter is not None else None
         _messages.clear()
         self.limits, self._weights = limits, weights
         params = llama_cpp.llama_context_default_params()
@@ -95,13 +100,13 @@ class LlamaModel:
         self._context = llama_cpp.llama_init_from_model(weights.handle, params)
         if not self._context:
             raise EngineError(f"no context of {limits.n_cells} tokens on {weights.path.name} ({_last_error()})")
-        if adapter is not None:
-            handles = (ctypes.c_void_p * 1)(weights.adapter(adapter))
+        if handle is not None:
+            handles = (ctypes.c_void_p * 1)(handle)
             scales = (ctypes.c_float * 1)(scale)
             if llama_cpp.llama_set_adapters_lora(self._context, handles, 1, scales):
                 raise EngineError(f"{adapter}: cannot be set on {weights.path.name}")
         self._memory = llama_cpp.llama_get_memory(self._context)
-        self._buffers = self._read_buffers()
+        self._buffers, self._most_wants = self._read_buffers(), 0
         self.end = self._end_token()
         self._pieces: dict[int, bytes] = {}
         n = limits.n_batch
@@ -129,15 +134,20 @@ class LlamaModel:
         return self._pieces[token]
 
     def reserved(self, n: int) -> list[int]:
-        # Control tokens that neither end nor open anything, then the last merges of the vocabulary, its rarest.
+        # Control tokens that the chat does not use, then the rarest tokens (the last merges) that are signs only:
+        # the rarest of all are words, and "Emergency" does begin a report.
         vocab, total = self._weights.vocab, self._weights.n_vocab
         marks = {llama_cpp.llama_vocab_bos(vocab), llama_cpp.llama_vocab_eos(vocab), self.end}
+        chat = llama_cpp.llama_model_chat_template(self._weights.handle, None) or b""
         control = [
             t
             for t in range(total)
-            if llama_cpp.llama_vocab_is_control(vocab, t) and not self.ends(t) and t not in marks
+            if llama_cpp.llama_vocab_is_control(vocab, t)
+            and not self.ends(t)
+            and t not in marks
+            and llama_cpp.llama_vocab_get_text(vocab, t) not in chat
         ]
-        plain = (t for t in range(total - 1, -1, -1) if not llama_cpp.llama_vocab_is_control(vocab, t))
+        plain = (t for t in range(total - 1, -1, -1) if _SIGNS.fullmatch(self.piece(t)))
         return [*control[:n], *(t for t, _ in zip(plain, range(n - len(control[:n])), strict=False))]
 
     def ends(self, token: int) -> bool:
@@ -159,6 +169,7 @@ class LlamaModel:
             wanted.append([n + w for w in run.wants])
             self._wants[wanted[-1]] = 1
             n += size
+        self._most_wants = max(self._most_wants, sum(map(len, wanted)))
         code = llama_cpp.llama_decode(self._context, self._batch(n))
         if code:
             raise EngineError(f"llama_decode failed with {code} on {n} tokens")
@@ -171,8 +182,9 @@ class LlamaModel:
         llama_cpp.llama_memory_seq_rm(self._memory, seq, -1, -1)
 
     def memory(self) -> dict[str, int]:
-        self._buffers |= self._read_buffers()
-        return dict(self._buffers)
+        # The library grows the output buffer to the most logits ever asked for at once, and says nothing.
+        output = max(self._buffers.get("output", 0), 4 * self._most_wants * self._weights.n_vocab)
+        return self._buffers | {"output": output}
 
     def _batch(self, n: int) -> llama_cpp.llama_batch:
         return llama_cpp.llama_batch(

@@ -27,8 +27,8 @@ class PathRun:
 class Step:
     """One batch: first the copies (source, target, n_tokens), then runs and grown tokens, then the drops.
 
-    grown: (path, sequence, position) of the one token each writing path adds. started: paths that begin to write
-    after this batch.
+    grown: (path, sequence, position) of the token that a writing path adds (the first n_batch of them do).
+    started: paths that begin to write after this batch.
     """
 
     copies: list[tuple[int, int, int]] = field(default_factory=list)

@@ -15,17 +15,8 @@ from radlite_batch.tasks.render import PromptStyle, render
 from radlite_batch.tasks.spans import tags_of, words
 
 TEXT = "FINDINGS: New 2.5 cm nodule, right upper lobe. Left\neffusion has grown; no edema. Nodule at the left base."
-REPORT = Report(
-    0,
-    "R1",
-    TEXT,
-    {
-        "premise": "No effusion.",
-        "hypothesis": "An effusion is seen.",
-        "question": "Which side?",
-        "prior_text": "Clear.",
-    },
-)
+FIELDS = {"premise": "No effusion.", "hypothesis": "An effusion.", "question": "Which side?", "prior_text": "Clear."}
+REPORT = Report(0, "R1", TEXT, FIELDS)
 COLUMN_TYPES = r"string|strings|float32|alternatives|spans:\w+:\w+"
 every_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
@@ -82,8 +73,8 @@ ANSWERS: dict[str, list[dict[str, Any]]] = {
 }  # fmt: skip
 
 
-def labels_of(question: Question) -> tuple[str, ...]:
-    return () if isinstance(question.output, FreeText) else question.output.labels
+def one_hot(n: int, at: int) -> tuple[float, ...]:
+    return tuple(float(i == at) for i in range(n))
 
 
 def flat(question: Question, blocks: tuple[Block, ...], peak: int | None) -> Completion:
@@ -108,10 +99,6 @@ def sure(question: Question, blocks: tuple[Block, ...], target: Any) -> Completi
         tags = tags_of(output, words(blocks[0].text), target)
         return Tagged(tuple(one_hot(len(output.tags), tag) for tag in tags))
     return Written(target)
-
-
-def one_hot(n: int, at: int) -> tuple[float, ...]:
-    return tuple(float(i == at) for i in range(n))
 
 
 def assert_legal(column: Column, value: Any, text: str) -> None:
@@ -159,7 +146,7 @@ def test_codes_are_distinct_single_ascii_characters(task: Task) -> None:
         codes = question.output.tags if isinstance(question.output, Spans) else tuple(question.output.codes)
         assert len(set(codes)) == len(codes)
         assert all(len(code) == 1 and code.isascii() and code.isprintable() and code != " " for code in codes)
-        assert len(question.output.codes) == len(set(labels_of(question))) == len(labels_of(question))
+        assert len(question.output.codes) == len(set(question.output.labels)) == len(question.output.labels)
 
 
 @pytest.mark.parametrize("style", ["native", "instruct"])
@@ -237,7 +224,7 @@ def test_empty_inputs_give_no_blocks(task: Task, fields: dict[str, str]) -> None
     [("radiology_nli", "premise"), ("radiology_nli", "hypothesis"), ("radiology_qa", "question")],
 )
 def test_missing_input_of_its_own_gives_no_blocks(name: str, missing: str) -> None:
-    assert TASKS[name].blocks(Report(0, "R1", TEXT, {**REPORT.fields, missing: " "})) is None
+    assert TASKS[name].blocks(Report(0, "R1", TEXT, {**FIELDS, missing: " "})) is None
 
 
 @pytest.mark.parametrize(
