@@ -5,9 +5,18 @@ import re
 from radlite_batch.records import Report
 from radlite_batch.tasks.base import Block, Column, FreeText, Question, TextTask
 
+# A section begins at the start of a line or after a sentence. Only headings in capitals and known ones end an
+# impression: "Left lung:" inside it does not.
+_START = r"(?:^[ \t]*|(?<=[.;!?])[ \t]+)"
+_HEADING = (
+    r"(?:[A-Z][A-Z /]{2,40}"
+    r"|(?i:findings?|technique|comparison|indication|(?:clinical )?(?:history|information)|exam(?:ination)?|procedure))"
+    r"[ \t]*:"
+)
 _IMPRESSION = re.compile(
-    r"^[ \t]*(?:impression|conclusions?|opinion)[ \t]*(?::|$).*?(?=^[ \t]*[A-Z][A-Za-z /]{2,40}:|\Z)",
-    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+    rf"{_START}(?i:(?:final )?(?:impression|conclusions?|opinion)(?: and recommendations?)?)[ \t]*(?::|$)"
+    rf".*?(?={_START}{_HEADING}|\Z)",
+    re.MULTILINE | re.DOTALL,
 )
 
 

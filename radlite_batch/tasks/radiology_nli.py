@@ -34,7 +34,7 @@ class RadiologyNli(ChoiceTask):
 
     def read_label(self, raw: str) -> str:
         named = set(re.findall(r"entail|contradict|neutral", raw.casefold()))
-        if len(named) != 1:
+        if len(named) != 1 or re.search(r"\bnon?t?\b", raw.casefold()):  # "not entailment" says too little
             raise Unparsed("radiology_nli: the answer names no single relation")
         start = named.pop()
         return next(label for label in LABELS if label.startswith(start))

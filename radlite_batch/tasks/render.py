@@ -121,5 +121,6 @@ def fingerprint(tasks: Iterable[Task], style: PromptStyle) -> dict[str, str]:
         blocks = task.blocks(report)
         assert blocks is not None
         prompts = render(task, blocks, style)
-        prints[task.name] = hashlib.sha256(repr(sorted(prompts.items())).encode()).hexdigest()
+        # The questions too: what a native answer's code means is not in the prompt.
+        prints[task.name] = hashlib.sha256(repr((sorted(prompts.items()), task.questions)).encode()).hexdigest()
     return prints

@@ -83,7 +83,9 @@ def align(text: str, terms: Iterable[tuple[str, str]]) -> tuple[list[Span], int]
     taken: list[Span] = []
     dropped = 0
     for term, label in terms:
-        pattern = re.compile(r"(?<!\w)" + r"\s+".join(map(re.escape, term.split())) + r"(?!\w)", re.IGNORECASE)
+        # Whole words only, and "5 cm" does not stand in "2.5 cm".
+        words_of_term = r"\s+".join(map(re.escape, term.split()))
+        pattern = re.compile(rf"(?<!\w)(?<!\d[.,]){words_of_term}(?!\w)(?![.,]\d)", re.IGNORECASE)
         free = [m.span() for m in pattern.finditer(text) if not any(m.start() < e and m.end() > s for s, e, _ in taken)]
         if not term.split() or not free:
             dropped += 1
@@ -143,7 +145,7 @@ class SpanTask(Task):
     def answer(self, values: Mapping[str, Any]) -> str:
         lists: dict[str, list[str]] = {label: [] for label in self.output.labels}
         for span in values[self.column]:
-            lists[span[self.label_key]].append(span[self.text_key])
+            lists[span[self.label_key]].append(" ".join(span[self.text_key].split()))
         heads = dict(zip(self.output.labels, self.output.headers, strict=True))
         return "\n".join(f"{heads[label]}: {'; '.join(terms) or 'none'}" for label, terms in lists.items())
 

@@ -10,7 +10,7 @@ def read_stage(task: str, letter: str, pattern: re.Pattern[str], raw: str) -> st
 
     A bare "Positive" says that nodes are involved, but not the stage: unparsed, never guessed."""
     # "T2N1M0" runs together: a blank before each letter that follows a digit separates its parts.
-    named: set[str] = {digit.upper() for digit in pattern.findall(re.sub(r"(?<=[0-9A-DX])(?=[NM][0-3X])", " ", raw))}
+    named: set[str] = {digit.upper() for digit in pattern.findall(re.sub(r"(?<=[0-9A-DXa-d])(?=[NM][0-3X])", " ", raw))}
     if len(named) != 1:
         raise Unparsed(f"{task}: the answer names {'no stage' if not named else 'several stages'}")
     return letter + named.pop()

@@ -232,7 +232,7 @@ def test_missing_input_of_its_own_gives_no_blocks(name: str, missing: str) -> No
     [
         "FINDINGS: Small nodule.\nIMPRESSION: Marigold.",
         "Impression\n1. Marigold.\n2. Marigold.\nFINDINGS: Small nodule.",
-        "FINDINGS: Small nodule.\nIMPRESSION:\nleft lung: Marigold.",  # a colon does not make a heading
+        "FINDINGS: Small nodule.\nIMPRESSION:\nleft lung: Marigold.\nRight lung: Marigold.",  # no section begins here
         "FINDINGS: Small nodule. IMPRESSION: Marigold.",  # all on one line
     ],
 )
