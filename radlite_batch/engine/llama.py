@@ -52,7 +52,7 @@ class Weights:
         params = llama_cpp.llama_model_default_params()
         params.use_mmap, params.use_extra_bufts, params.n_gpu_layers = True, False, 0
         self.path = path
-        self._adapters: dict[Path, ctypes.c_void_p] = {}
+        self._adapters: dict[Path, Any] = {}
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
             raise PackError(f"{path}: not a model llama.cpp can load ({_last_error()})")
@@ -60,10 +60,10 @@ class Weights:
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train = llama_cpp.llama_model_n_ctx_train(self.handle)
 
-    def adapter(self, path: Path) -> ctypes.c_void_p:
+    def adapter(self, path: Path) -> Any:
         """A LoRA adapter on these weights. Raises PackError if it does not fit them."""
         if path not in self._adapters:
-            handle: ctypes.c_void_p | None = llama_cpp.llama_adapter_lora_init(self.handle, str(path).encode())
+            handle = llama_cpp.llama_adapter_lora_init(self.handle, str(path).encode())
             if not handle:
                 raise PackError(f"{path}: not an adapter of {self.path.name} ({_last_error()})")
             self._adapters[path] = handle
@@ -101,7 +101,7 @@ class LlamaModel:
         if not self._context:
             raise EngineError(f"no context of {limits.n_cells} tokens on {weights.path.name} ({_last_error()})")
         if handle is not None:
-            handles = (ctypes.c_void_p * 1)(handle)
+            handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(handle)
             scales = (ctypes.c_float * 1)(scale)
             if llama_cpp.llama_set_adapters_lora(self._context, handles, 1, scales):
                 raise EngineError(f"{adapter}: cannot be set on {weights.path.name}")
