@@ -22,6 +22,7 @@ from radlite_batch.tasks.render import fingerprint
 from radlite_batch.worker import Setting, answer_reports
 
 REPORTS_IN_HAND = 128
+_FILES_SHOWN = 8
 _PYTHON_BYTES = 200 << 20  # what a worker holds beside model, KV and buffers
 _BUFFER_BYTES = 100 << 20  # compute and output buffers of a context, as seen on models of this size
 
@@ -148,7 +149,9 @@ def describe(plan: Plan) -> list[str]:
     """The plan in lines for a person."""
     manifest = plan.manifest
     lines = [f"output    {plan.job.output.path}" + (" (goes on)" if plan.old else "")]
-    lines += [f"archive   {file.path}: {file.rows} rows" for file in manifest.files]
+    lines += [f"archive   {file.path}: {file.rows} rows" for file in manifest.files[:_FILES_SHOWN]]
+    if len(manifest.files) > _FILES_SHOWN:
+        lines.append(f"archive   and {len(manifest.files) - _FILES_SHOWN} more files: {manifest.rows} rows in all")
     lines.append(f"shards    {len(manifest.shards)} of at most {plan.job.output.shard_rows} rows")
     for model, tasks in manifest.routes.items():
         prepared = plan.prepared[model]

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,11 @@ class Watch:
             return
         receipts = read_receipts(self._out, items)
         tasks = tasks_named(self._plan.job.tasks)
-        metadata = next(iter(self._plan.setting.metadata.values()))
+        metadata = _merged(self._plan.setting.metadata.values())
         parts = [write_wide_part(self._out, tasks, shard.number, metadata)]
         failures = [failure for receipt in receipts.values() for failure in receipt["failures"]]
         if failures:
-            parts.append(write_failures_part(self._out, shard.number, failures))
+            parts.append(write_failures_part(self._out, shard.number, failures, metadata))
         commit_json(finished_path(self._out, shard.number), staging_folder(self._out), {"parts": parts})
         self.rows += shard.rows
         self._progress.advance(shard.rows)
@@ -77,6 +78,15 @@ class Watch:
         line = {"time": datetime.datetime.now().astimezone().isoformat(timespec="milliseconds"), "event": event}
         with open(run_folder(self._out) / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line | facts) + "\n")
+
+
+def _merged(of_models: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """One metadata for tables that several models answered: their different values side by side."""
+    values: dict[str, dict[str, None]] = {}
+    for metadata in of_models:
+        for key, value in metadata.items():
+            values.setdefault(key, {})[value] = None
+    return {key: " ".join(found) for key, found in values.items()}
 
 
 def is_finished(out: Path, shard: Shard) -> bool:

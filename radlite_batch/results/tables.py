@@ -40,9 +40,13 @@ def write_wide_part(out: Path, tasks: Sequence[Task], shard: int, metadata: Mapp
     return _write(out, "wide", shard, pa.table(columns, wide_schema(tasks, metadata)))
 
 
-def write_failures_part(out: Path, shard: int, failures: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def write_failures_part(
+    out: Path, shard: int, failures: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]
+) -> dict[str, Any]:
     """Commits the shard's failed and unparsed rows, with reasons."""
-    return _write(out, "failures", shard, pa.Table.from_pylist(list(failures), schema=FAILURES))
+    return _write(
+        out, "failures", shard, pa.Table.from_pylist(list(failures), schema=FAILURES.with_metadata(dict(metadata)))
+    )
 
 
 def _write(out: Path, folder: str, shard: int, table: pa.Table) -> dict[str, Any]:
