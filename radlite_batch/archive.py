@@ -104,7 +104,8 @@ def plan_shards(files: Sequence[SurveyedFile], shard_rows: int, number: int, fir
     """Fixed runs of at most shard_rows rows, numbered from `number`; a shard never spans two files."""
     shards: list[Shard] = []
     for file in files:
-        for i, start in enumerate(range(0, file.rows, shard_rows)):
+        # A file without rows has a shard too, so that its tables are there, empty.
+        for i, start in enumerate(range(0, max(file.rows, 1), shard_rows)):
             rows = min(shard_rows, file.rows - start)
             offset = file.shard_starts[i] if file.shard_starts else None
             shards.append(Shard(number + len(shards), file.path, start, rows, first_row + start, offset))

@@ -62,7 +62,7 @@ class _CsvRows:
                 if rows % shard_rows == 0:
                     starts.append(offset)
                 rows += 1
-        return rows, starts
+        return rows, starts or [self._body]
 
     def read(self, shard: Shard) -> Iterator[tuple[Sequence[str | None], str | None]]:
         assert shard.byte_offset is not None

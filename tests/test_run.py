@@ -162,6 +162,14 @@ def test_filtered_rows_are_counted_and_left_out(tmp_path: Path) -> None:
     assert [row["source_row"] for row in rows(tmp_path / "out", "n_staging")] == [0, 2, 3]
 
 
+def test_an_archive_without_rows_gives_empty_tables(tmp_path: Path) -> None:
+    (tmp_path / "archive.csv").write_text("report_id,text\n", encoding="utf-8")
+    spec = ArchiveSpec((str(tmp_path / "archive.csv"),))
+    summary = run(Job(spec, ("n_staging", "radiology_ner"), Output(tmp_path / "out"), "fake", Workers(1)))
+    assert (summary.state, summary.exit_code, summary.rows_done) == ("complete", 0, 0)
+    assert rows(tmp_path / "out", "radiology_ner") == rows(tmp_path / "out", "wide") == []
+
+
 def test_max_rows_plans_the_first_rows_only(job: Job) -> None:
     summary = run(dataclasses.replace(job, limits=RunLimits(max_rows=37)))
     assert summary.rows_done == 37
