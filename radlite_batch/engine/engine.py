@@ -15,6 +15,7 @@ from radlite_batch.engine.base import Logits, Model, Run
 from radlite_batch.engine.constraint import AnswerTrie, answer_trie, softmax
 from radlite_batch.engine.scheduler import Scheduler, Step
 from radlite_batch.engine.trie import Paths, sort_paths
+from radlite_batch.errors import EngineError
 from radlite_batch.records import Completion, Decide, Decided, Generate, Prompt, Segment, Tag, Tagged, TooLong, Written
 
 
@@ -129,6 +130,8 @@ class Engine:
         bounds = np.cumsum(sizes)
         # Offsets count code points, pieces count bytes.
         n_bytes = np.cumsum([0, *(len(c.encode("utf-8", "surrogatepass")) for c in text)])
+        if len(words) and bounds[-1] != n_bytes[-1]:
+            raise EngineError("this model's tokens do not join to the text they were made of; it cannot tag")
         return [int(i) for i in np.searchsorted(bounds, [n_bytes[end] for _, end in words], side="left")]
 
     def _trie(self, answers: tuple[str, ...]) -> AnswerTrie:
