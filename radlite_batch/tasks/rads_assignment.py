@@ -21,9 +21,9 @@ from radlite_batch.tasks.base import (
     ranking,
     strip_think,
 )
-from radlite_batch.tasks.rads_systems import NI_RADS_NECK, SYSTEMS, format_label, parse_label
+from radlite_batch.tasks.rads_systems import NI_RADS_NECK, NO_SYSTEM, SYSTEMS, format_label, parse_label
 
-NONE = "none"
+
 _BY_NAME = {system.name: system for system in SYSTEMS}
 _CATEGORIES = tuple(dict.fromkeys(category.name for system in SYSTEMS for category in system.categories))
 _CODES = {
@@ -45,7 +45,7 @@ class RadsAssignment(Task):
     questions = (
         Question(
             "system",
-            Choice((*(s.name for s in SYSTEMS), NONE), "".join(s.code for s in SYSTEMS) + "-"),
+            Choice((*(s.name for s in SYSTEMS), NO_SYSTEM), "".join(s.code for s in SYSTEMS) + "-"),
             f"Which reporting system applies to this study: {', '.join(s.name for s in SYSTEMS)}, or none?",
         ),
         Question(
@@ -60,7 +60,7 @@ class RadsAssignment(Task):
         ),
     )
     columns = (
-        Column("system", "string", "reporting system, or none", (*_BY_NAME, NONE)),
+        Column("system", "string", "reporting system, or none", (*_BY_NAME, NO_SYSTEM)),
         Column("category", "string", "bare category; null for none; NI-RADS: of the primary site", _CATEGORIES),
         Column("category_neck", "string", "NI-RADS category of the neck, else null", NI_RADS_NECK),
         Column("label", "string", "system and category as one label"),
@@ -71,7 +71,7 @@ class RadsAssignment(Task):
     def predict(self, answers: Mapping[str, Completion], blocks: tuple[Block, ...]) -> Prediction:
         system, category, neck = (answers[q.name] for q in self.questions)
         assert isinstance(system, Decided) and isinstance(category, Decided) and isinstance(neck, Decided)
-        systems = ranking((*_BY_NAME, NONE), system.probabilities)
+        systems = ranking((*_BY_NAME, NO_SYSTEM), system.probabilities)
         necks = ranking(NI_RADS_NECK, neck.probabilities)
         joint: list[tuple[tuple[str, str | None, str | None], float]] = []
         for name, p_system in systems:
@@ -86,7 +86,7 @@ class RadsAssignment(Task):
     @staticmethod
     def _categories(system: str, probabilities: tuple[float, ...]) -> list[tuple[str | None, float]]:
         """(category, P(category | system)), most probable first."""
-        if system == NONE:
+        if system == NO_SYSTEM:
             return [(None, 1.0)]
         legal = {category.name for category in _BY_NAME[system].categories}
         ranked = [(c, p) for c, p in ranking(_CATEGORIES, probabilities) if c in legal]
