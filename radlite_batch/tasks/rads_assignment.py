@@ -23,7 +23,6 @@ from radlite_batch.tasks.base import (
 )
 from radlite_batch.tasks.rads_systems import NI_RADS_NECK, NO_SYSTEM, SYSTEMS, format_label, parse_label
 
-
 _BY_NAME = {system.name: system for system in SYSTEMS}
 _CATEGORIES = tuple(dict.fromkeys(category.name for system in SYSTEMS for category in system.categories))
 _CODES = {
