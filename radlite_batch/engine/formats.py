@@ -90,7 +90,8 @@ def prompt_speed(path: Path, threads: int) -> float:
     from radlite_batch.engine import llama
 
     limits = Limits(_MEASURED_TOKENS, 2 * _MEASURED_TOKENS, 2)
-    model = llama.LlamaModel(llama.Weights(path), limits, threads)
+    weights = llama.Weights(path)
+    model = llama.LlamaModel(weights, limits, threads)
     best = 0.0
     try:
         for _ in range(_REPEATS):
@@ -100,6 +101,7 @@ def prompt_speed(path: Path, threads: int) -> float:
             model.drop(0)
     finally:
         model.close()
+        weights.close()
     return best
 
 

@@ -60,6 +60,10 @@ class Weights:
         self.n_vocab = llama_cpp.llama_vocab_n_tokens(self.vocab)
         self.n_ctx_train = llama_cpp.llama_model_n_ctx_train(self.handle)
 
+    def close(self) -> None:
+        """Unmaps the file; its contexts must be closed before."""
+        llama_cpp.llama_model_free(self.handle)
+
     def adapter(self, path: Path) -> Any:
         """A LoRA adapter on these weights. Raises PackError if it does not fit them."""
         if path not in self._adapters:
