@@ -52,6 +52,7 @@ class Outcome:
     prediction: Prediction | None = None
     reason: str = ""
     cut: int = 0  # answers that ran into their length limit
+    shortened: bool = False  # the input was over the limit and lost its end, as the job says
 
 
 @dataclass(slots=True)
@@ -61,6 +62,7 @@ class _Inputs:
     task: Task
     blocks: tuple[Block, ...]
     outcome: Outcome | None = None
+    shortened: bool = False
 
 
 @dataclass(slots=True)
@@ -155,7 +157,7 @@ def _answer(engine: Engine, setting: Setting, inputs: list[_Inputs]) -> None:
         elif setting.overlong == "too_long" or not (shorter := _shorter(each.blocks, over)):
             each.outcome = Outcome("too_long")
         else:
-            each.blocks = shorter
+            each.blocks, each.shortened = shorter, True
             again.append(each)
     if again:
         _answer(engine, setting, again)
@@ -180,7 +182,8 @@ def _predict(inputs: _Inputs, answers: dict[str, Completion], temperature: float
             prediction = inputs.task.predict(calibrated, inputs.blocks)
     except Unparsed as reason:
         return Outcome("unparsed", reason=str(reason))
-    return Outcome("ok", prediction, cut=sum(isinstance(a, Written) and a.cut for a in answers.values()))
+    cut = sum(isinstance(answer, Written) and answer.cut for answer in answers.values())
+    return Outcome("ok", prediction, cut=cut, shortened=inputs.shortened)
 
 
 def _temper(answer: Completion, temperature: float) -> Completion:
@@ -245,4 +248,5 @@ def _tally(task: Task, table: list[dict[str, Any]], outcomes: list[Outcome]) -> 
         "labels": labels,
         "dropped_spans": sum(outcome.prediction.dropped for outcome in outcomes if outcome.prediction),
         "cut_answers": sum(outcome.cut for outcome in outcomes),
+        "shortened_reports": sum(outcome.shortened for outcome in outcomes),
     }

@@ -19,6 +19,7 @@ class TaskSummary:
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
     dropped_spans: int = 0
     cut_answers: int = 0
+    shortened_reports: int = 0
 
     def add(self, entry: Mapping[str, Any]) -> None:
         self.rows += entry["rows"]
@@ -27,6 +28,7 @@ class TaskSummary:
             _add(self.labels.setdefault(column, {}), counts)
         self.dropped_spans += entry["dropped_spans"]
         self.cut_answers += entry["cut_answers"]
+        self.shortened_reports += entry["shortened_reports"]
 
 
 @dataclass(slots=True)
@@ -109,6 +111,7 @@ def summary_lines(summary: Mapping[str, Any], out: Path) -> list[str]:
         status = ", ".join(f"{count} {status}" for status, count in task["status"].items())
         extra = [f"{task['dropped_spans']} spans not in the text"] if task["dropped_spans"] else []
         extra += [f"{task['cut_answers']} answers cut at the limit"] if task["cut_answers"] else []
+        extra += [f"{task['shortened_reports']} reports lost their end"] if task["shortened_reports"] else []
         lines.append(f"{name:<24}{status}" + (f" ({'; '.join(extra)})" if extra else ""))
     oddities = ("rows_filtered", "missing_ids", "duplicate_ids")
     lines += [f"{key.replace('_', ' ')}: {summary[key]}" for key in oddities if summary[key]]
