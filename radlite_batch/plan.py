@@ -15,6 +15,7 @@ from radlite_batch.engine.open import ModelFile, open_engine
 from radlite_batch.executor import Placement
 from radlite_batch.job import Job, Workers
 from radlite_batch.pack import Pack, load_pack
+from radlite_batch.records import Shard
 from radlite_batch.results.manifest import Manifest, read_manifest, refuse_changes
 from radlite_batch.results.schemas import SCHEMA_VERSION
 from radlite_batch.tasks.registry import tasks_named
@@ -74,7 +75,9 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     return Plan(job, pack, manifest, setting, placement, {m: p for m, (_, p) in ready.items()}, why, old)
 
 
-def _files(job: Job, found: list[Path], needs_text: bool, old: Manifest | None) -> tuple[Any, Any]:
+def _files(
+    job: Job, found: list[Path], needs_text: bool, old: Manifest | None
+) -> tuple[tuple[SurveyedFile, ...], tuple[Shard, ...]]:
     """Planned files and shards: the old plan's as they are, then those of files that were added since."""
     known = {file.path for file in old.files} if old else set()
     size, most = job.output.shard_rows, job.limits.max_rows

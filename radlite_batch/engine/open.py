@@ -23,7 +23,8 @@ class ModelFile:
     scale: float = 1.0
 
 
-# More tokens a batch cost more time per token on every machine tried (the logits leave the cache), and memory.
+# On the machine measured (2 cores, SmolLM2-135M in bf16) 256 tokens a batch were faster than 512 and 1,024, and hold
+# less memory.
 N_BATCH = 256
 N_SEQS = 128
 
