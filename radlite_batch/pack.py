@@ -22,6 +22,7 @@ from radlite_batch.tasks.render import SYSTEM, Markup, PromptStyle, Template
 
 BUILT_IN = Path(__file__).parent / "packs"
 STYLES = ("native", "instruct", "own")
+_KEYS = ("name", "about", "licence", "style", "markup", "prompts", "max_tokens", "models", "routes", "calibration")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def load_pack(name: str) -> Pack:
 
 
 def _pack(document: Mapping[str, Any], path: Path) -> Pack:
-    _known(document, "", ("name", "about", "licence", "style", "markup", "prompts", "models", "routes", "calibration"))
+    _known(document, "", _KEYS)
     style = _value(document, "style", str)
     if style not in STYLES:
         raise PackError(f"style must be one of {', '.join(STYLES)}")
@@ -149,6 +150,13 @@ def _pack(document: Mapping[str, Any], path: Path) -> Pack:
     for key in markup:
         _value(markup, key, str, "markup")
     templates = _templates(path.parent / _value(document, "prompts", str), routes) if style == "own" else {}
+    lengths = _optional(document, "max_tokens", dict, {})
+    _known(lengths, "max_tokens", tuple(TASKS))
+    max_tokens = {task: _value(lengths, task, int, "max_tokens") for task in lengths}
+    if style == "own" and max_tokens:
+        raise PackError("max_tokens: a pack of style 'own' says it in its prompts")
+    if any(most < 1 for most in max_tokens.values()):
+        raise PackError("max_tokens: a written answer has at least one token")
     temperatures = _optional(document, "calibration", dict, {})
     _known(temperatures, "calibration", tuple(TASKS))
     calibration = {task: float(_value(temperatures, task, (int, float), "calibration")) for task in temperatures}
@@ -156,7 +164,7 @@ def _pack(document: Mapping[str, Any], path: Path) -> Pack:
         raise PackError("calibration: a temperature must be above 0")
     return Pack(
         _value(document, "name", str), path, _value(document, "about", str), _value(document, "licence", str),
-        PromptStyle(style, Markup(**markup), templates), models, routes, calibration,
+        PromptStyle(style, Markup(**markup), templates, max_tokens), models, routes, calibration,
     )  # fmt: skip
 
 

@@ -125,6 +125,7 @@ def answer_reports(
 ) -> dict[str, list[Outcome]]:
     """One Outcome per task and report, in order."""
     distinct: dict[tuple[str, tuple[Block, ...]], _Inputs] = {}
+    together: dict[str, list[_Inputs]] = {}  # by the text they share
     plans: dict[str, list[Outcome | _Inputs]] = {name: [] for name in tasks}
     for report in reports:
         problem = report.problem or doomed.get(report.source_row)
@@ -135,11 +136,16 @@ def answer_reports(
             elif blocks is None:
                 plans[name].append(Outcome("empty"))
             else:
-                plans[name].append(distinct.setdefault((name, blocks), _Inputs(TASKS[name], blocks)))
-    everything = list(distinct.values())
-    window = max(1, setting.reports_in_hand * len(tasks))
-    for start in range(0, len(everything), window):
-        _answer(engine, setting, everything[start : start + window])
+                inputs = distinct.get((name, blocks))
+                if inputs is None:
+                    inputs = distinct[name, blocks] = _Inputs(TASKS[name], blocks)
+                    together.setdefault(report.text or blocks[0].text, []).append(inputs)
+                plans[name].append(inputs)
+    # Reports of like length side by side: texts are written in equal streams, as long as the longest needs.
+    texts = sorted(together, key=len)
+    for start in range(0, len(texts), setting.reports_in_hand):
+        hand = texts[start : start + setting.reports_in_hand]
+        _answer(engine, setting, [inputs for text in hand for inputs in together[text]])
     return {name: [p if isinstance(p, Outcome) else _done(p) for p in plan] for name, plan in plans.items()}
 
 

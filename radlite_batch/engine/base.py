@@ -7,7 +7,7 @@ decides what to compute; llama.py and fake.py compute it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,13 +16,12 @@ import numpy as np
 class Limits:
     """n_batch: tokens in one decode call; n_cells: tokens kept over all sequences; n_seqs: sequences at once.
 
-    n_busy: tokens kept beyond which nothing joins texts that are being written. Attention runs over every cell that
-    is in use, so the room for one long report is too much for many short ones."""
+    n_streams: texts written at once, at most; their streams together have n_cells tokens too, or are a single one."""
 
     n_batch: int
     n_cells: int
     n_seqs: int
-    n_busy: int = 1024
+    n_streams: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +46,31 @@ class Logits(Protocol):
 
     def best(self) -> int:
         """The most probable token; the lowest id wins a tie."""
+        ...
+
+
+class Streams(Protocol):
+    """n texts of at most `size` tokens each, kept apart: attention of one never runs over another.
+
+    Those in use are always the first ones."""
+
+    n: int
+    size: int
+
+    def put(self, stream: int, state: Any) -> None:
+        """Replaces what the stream holds by a prompt that was taken from the model."""
+        ...
+
+    def move(self, source: int, target: int) -> None:
+        """The stream `target` becomes what `source` is; `source` is free."""
+        ...
+
+    def step(self, tokens: np.ndarray, ends: Sequence[int]) -> list[list[Logits]]:
+        """Adds tokens (n_used, k) int32 to the first n_used streams, which hold `ends` tokens each; logits of each."""
+        ...
+
+    def cut(self, stream: int, n_tokens: int) -> None:
+        """Keeps the first n_tokens."""
         ...
 
 
@@ -82,6 +106,14 @@ class Model(Protocol):
 
     def drop(self, seq: int) -> None:
         """Forgets a sequence; its number may be used again."""
+        ...
+
+    def take(self, seq: int) -> Any:
+        """What a stream needs to go on from this sequence. The sequence stays."""
+        ...
+
+    def streams(self, size: int) -> Streams:
+        """Empty streams of at least `size` tokens each, as many as limits allow; those given before are void."""
         ...
 
     def memory(self) -> dict[str, int]:

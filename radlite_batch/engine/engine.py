@@ -7,7 +7,7 @@ wishes of all prompts are attached to the tokens of the trie; the scheduler only
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,42 +15,42 @@ from radlite_batch.engine.base import Logits, Model, Run
 from radlite_batch.engine.constraint import AnswerTrie, answer_trie, softmax
 from radlite_batch.engine.scheduler import Scheduler, Step
 from radlite_batch.engine.trie import Paths, sort_paths
+from radlite_batch.engine.writer import MOST_DRAFTED, Text, Writer
 from radlite_batch.errors import EngineError
-from radlite_batch.records import Completion, Decide, Decided, Generate, Prompt, Segment, Tag, Tagged, TooLong, Written
+from radlite_batch.records import Completion, Decide, Decided, Generate, Prompt, Segment, Tag, Tagged, TooLong
 
 
 @dataclass(slots=True)
 class Counts:
     """Tokens since the engine was opened. asked: those of the prompts, one after another and nothing shared.
 
-    computed: prompt tokens, forced beginnings of answers and written tokens that went through the model."""
+    computed: all that went through the model: prompt tokens, forced beginnings of answers, written tokens and wrong
+    guesses. drafted: guessed tokens of texts; accepted: those that were right."""
 
     prompts: int = 0
     asked: int = 0
     computed: int = 0
     written: int = 0
+    drafted: int = 0
+    accepted: int = 0
 
 
 @dataclass(slots=True)
 class _Wish:
-    """The logits of `tokens` after position `position` of a path; the answer lands in row."""
+    """To be read after position `position` of a path: the logits of `tokens` (into row), or without them the most
+    probable token (into best)."""
 
     path: np.ndarray
     position: int
-    tokens: np.ndarray
+    tokens: np.ndarray | None = None
     row: np.ndarray | None = None
+    best: int = -1
 
-
-@dataclass(slots=True)
-class _Text:
-    """Text being written after a path. `first` is set when the path's last token is computed."""
-
-    path: np.ndarray
-    read: Generate
-    first: int | None = None
-    tokens: list[int] = field(default_factory=list)
-    cut: bool = False
-    ended: bool = False
+    def fulfil(self, logits: Logits) -> None:
+        if self.tokens is None:
+            self.best = logits.best()
+        else:
+            self.row = np.array(logits.of(self.tokens), dtype=np.float32)
 
 
 class Engine:
@@ -68,8 +68,8 @@ class Engine:
         Raises EngineError when the model fails, KeyError for a cue that the engine was not opened with."""
         tokens: dict[Segment, np.ndarray] = {}
         wishes: list[_Wish] = []
-        texts: list[_Text] = []
-        plans: list[TooLong | _Text | tuple[Prompt, list[_Wish]]] = []
+        texts: list[Text] = []
+        plans: list[TooLong | Text | tuple[Prompt, list[_Wish]]] = []
         for prompt in prompts:
             for segment in prompt.segments:
                 if segment not in tokens:
@@ -80,7 +80,7 @@ class Engine:
             if over:
                 plans.append(over)
             elif isinstance(prompt.read, Generate):
-                texts.append(_Text(path, prompt.read))
+                texts.append(Text(path, prompt.read))
                 plans.append(texts[-1])
             else:
                 own = self._wishes(prompt, path, tokens)
@@ -140,106 +140,70 @@ class Engine:
             self._tries[answers] = answer_trie(rows, self.model.end)
         return self._tries[answers]
 
-    def _complete(self, plan: "TooLong | _Text | tuple[Prompt, list[_Wish]]") -> Completion:
+    def _complete(self, plan: "TooLong | Text | tuple[Prompt, list[_Wish]]") -> Completion:
         if isinstance(plan, TooLong):
             return plan
-        if isinstance(plan, _Text):
-            return self._written(plan)
+        if isinstance(plan, Text):
+            return plan.written(self.model)
         prompt, wishes = plan
         rows = [wish.row for wish in wishes if wish.row is not None]
         if isinstance(prompt.read, Decide):
             return Decided(self._trie(prompt.read.answers).probabilities(rows))
         return Tagged(tuple(map(tuple, softmax(np.array(rows)).tolist())) if rows else ())
 
-    def _written(self, text: _Text) -> Written:
-        raw = b"".join(self.model.piece(token) for token in text.tokens).decode("utf-8", "replace")
-        ends = [raw.find(stop) for stop in text.read.stop if stop in raw]
-        return Written(text.read.opening + raw[: min(ends, default=len(raw))], text.cut)
-
-    def _run(self, wishes: list[_Wish], texts: list[_Text]) -> None:
+    def _run(self, wishes: list[_Wish], texts: list[Text]) -> None:
         """Computes everything asked for, and leaves it in the wishes and texts."""
         if not wishes and not texts:
             return
         paths, numbers = sort_paths([w.path for w in wishes] + [t.path for t in texts])
-        by_text: dict[int, list[_Text]] = {}
+        by_path: dict[int, list[Text]] = {}
         for text, path in zip(texts, numbers[len(wishes) :], strict=True):
-            by_text.setdefault(path, []).append(text)
+            by_path.setdefault(path, []).append(text)
         # What a token's logits are wanted for: by the path that computes it, then by position.
-        wanted: dict[int, dict[int, list[_Wish | _Text]]] = {}
-        for wish, path in zip(wishes, numbers, strict=False):
+        wanted: dict[int, dict[int, list[_Wish]]] = {}
+        firsts = {path: _Wish(group[0].path, len(group[0].path) - 1) for path, group in by_path.items()}
+        for wish, path in [*zip(wishes, numbers, strict=False), *((wish, path) for path, wish in firsts.items())]:
             wanted.setdefault(paths.owner(path, wish.position), {}).setdefault(wish.position, []).append(wish)
-        for path, group in by_text.items():
-            last = len(paths.tokens[path]) - 1
-            wanted.setdefault(paths.owner(path, last), {}).setdefault(last, []).extend(group)
-        reserve = [max((t.read.max_tokens for t in by_text.get(i, ())), default=0) for i in range(len(paths.tokens))]
-        scheduler = Scheduler(paths.lengths, paths.shared, reserve, self.model.limits)
+        scheduler, writer = Scheduler(paths.lengths, paths.shared, self.model.limits), self._writer(texts)
         try:
-            while not scheduler.done:
-                self._batch(scheduler, scheduler.step(), paths, wanted, by_text)
+            while not scheduler.done or (writer and writer.busy):
+                if writer and (writer.full or scheduler.done):
+                    writer.step()
+                    continue
+                step = scheduler.step()
+                self._batch(step, paths, wanted)
+                for path, seq in step.ends:
+                    if writer and path in by_path:
+                        writer.begin(by_path[path], self.model.take(seq), firsts[path].best)
+                    self.model.drop(seq)
         except BaseException:
             for seq in range(self.model.limits.n_seqs):
                 self.model.drop(seq)
             raise
+        if writer:
+            self.counts.computed += writer.computed
+            self.counts.written += writer.written
+            self.counts.drafted += writer.drafted
+            self.counts.accepted += writer.accepted
 
-    def _batch(
-        self,
-        scheduler: Scheduler,
-        step: Step,
-        paths: Paths,
-        wanted: dict[int, dict[int, list["_Wish | _Text"]]],
-        by_text: dict[int, list[_Text]],
-    ) -> None:
+    def _writer(self, texts: list[Text]) -> Writer | None:
+        if not texts:
+            return None
+        longest = max(len(text.path) + text.read.max_tokens for text in texts)
+        return Writer(self.model, self.model.streams(longest + MOST_DRAFTED))
+
+    def _batch(self, step: Step, paths: Paths, wanted: dict[int, dict[int, list[_Wish]]]) -> None:
         for source, target, n_tokens in step.copies:
             self.model.share(source, target, n_tokens)
-        runs = [
-            Run(np.array([max((t.tokens for t in by_text[path]), key=len)[-1]], dtype=np.int32), position, (seq,), (0,))
-            for path, seq, position in step.grown
-        ]
+        runs = []
         for run in step.runs:
-            positions = wanted.get(run.path, {})
-            wants = tuple(p - run.start for p in sorted(positions) if run.start <= p < run.stop)
+            positions = sorted(p for p in wanted.get(run.path, ()) if run.start <= p < run.stop)
+            wants = tuple(p - run.start for p in positions)
             runs.append(Run(paths.tokens[run.path][run.start : run.stop], run.start, run.seqs, wants))
-        if runs:
-            logits = self.model.decode(runs)
-            self.counts.computed += sum(len(run.tokens) for run in runs)
-            n_grown = len(step.grown)
-            for run, asked, rows in zip(step.runs, runs[n_grown:], logits[n_grown:], strict=True):
-                for want, row in zip(asked.wants, rows, strict=True):
-                    _fulfil(wanted[run.path][run.start + want], row)
-            for (path, _, _), rows in zip(step.grown, logits, strict=False):
-                self._write(scheduler, path, by_text[path], rows[0].best())
-        for seq in step.drops:
-            self.model.drop(seq)
-        for path in step.started:
-            first = by_text[path][0].first
-            assert first is not None
-            self._write(scheduler, path, by_text[path], first)
-
-    def _write(self, scheduler: Scheduler, path: int, texts: list[_Text], token: int) -> None:
-        """Adds a token to a path's texts, or ends them. Equal prompts are written once, each as far as it asks."""
-        last = self.model.ends(token)
-        self.counts.written += not last
-        for text in texts:
-            if text.ended:
-                continue
-            if not last:
-                text.tokens.append(token)
-            stopped = last or self._stopped(text)
-            text.cut = not stopped and len(text.tokens) >= text.read.max_tokens
-            text.ended = stopped or text.cut
-        if all(text.ended for text in texts):
-            self.model.drop(scheduler.finish(path))
-
-    def _stopped(self, text: _Text) -> bool:
-        stops = [stop.encode() for stop in text.read.stop]
-        # A token has at least a byte, so a stop that ends with the last token begins in these.
-        tail = b"".join(self.model.piece(token) for token in text.tokens[-max(map(len, stops), default=1) :])
-        return any(stop in tail for stop in stops)
-
-
-def _fulfil(wishes: "list[_Wish | _Text]", logits: Logits) -> None:
-    for wish in wishes:
-        if isinstance(wish, _Text):
-            wish.first = logits.best()
-        else:
-            wish.row = np.array(logits.of(wish.tokens), dtype=np.float32)
+        if not runs:
+            return
+        self.counts.computed += sum(len(run.tokens) for run in runs)
+        for run, asked, rows in zip(step.runs, runs, self.model.decode(runs), strict=True):
+            for want, row in zip(asked.wants, rows, strict=True):
+                for wish in wanted[run.path][run.start + want]:
+                    wish.fulfil(row)

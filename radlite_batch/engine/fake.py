@@ -20,10 +20,11 @@ _ANSWER_TOKENS = 12
 
 
 class FakeLogits:
-    """state: hash of all tokens up to here. source: tokens to copy when writing. begins: a text begins here."""
+    """After one token of a text, which holds (token, hash of everything up to it) for each of its tokens."""
 
-    def __init__(self, state: int, source: Sequence[int], begins: bool):
-        self._state, self._source, self._begins = state, source, begins
+    def __init__(self, text: Sequence[tuple[int, int]], position: int):
+        self._text, self._position = text, position
+        self._token, self._state = text[position]
 
     def of(self, tokens: np.ndarray) -> np.ndarray:
         mixed = (tokens.astype(np.uint64) + np.uint64(self._state)) * np.uint64(0x9E3779B97F4A7C15)
@@ -32,9 +33,11 @@ class FakeLogits:
         return ((mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)) * 8
 
     def best(self) -> int:
-        ends = 0 if self._begins and self._source else len(self._source) // _ANSWER_TOKENS + 1
-        pick = self._state % (len(self._source) + ends)
-        return self._source[pick] if pick < len(self._source) else _END
+        """A token of the text so far, or the end; a text that begins here does not end at once."""
+        source = [token for token, _ in self._text[: self._position + 1] if token < _SPECIAL]
+        ends = 0 if self._token >= _SPECIAL and source else len(source) // _ANSWER_TOKENS + 1
+        pick = self._state % (len(source) + ends)
+        return source[pick] if pick < len(source) else _END
 
 
 class FakeModel:
@@ -70,14 +73,10 @@ class FakeModel:
                     raise EngineError(f"sequence {seq} does not end at position {run.start}")
                 if seq != run.seqs[0] and self._sequences[seq] and self._sequences[seq][-1] != lead[-1]:
                     raise EngineError(f"sequence {seq} does not share the prefix")
-            state, added = (lead[-1][1] if lead else 0), []
-            for token in run.tokens.tolist():
-                state = zlib.crc32(token.to_bytes(4, "big"), state)
-                added.append((token, state))
+            added = _hashed(run.tokens.tolist(), lead[-1][1] if lead else 0)
             for seq in run.seqs:
                 self._sequences[seq].extend(added)
-            source = [token for token, _ in lead if token < _SPECIAL] if run.wants else []
-            rows.append([FakeLogits(added[w][1], source, added[w][0] >= _SPECIAL) for w in run.wants])
+            rows.append([FakeLogits(lead, run.start + want) for want in run.wants])
             self.n_computed += len(added)
         return rows
 
@@ -89,11 +88,54 @@ class FakeModel:
     def drop(self, seq: int) -> None:
         self._sequences.pop(seq, None)
 
+    def take(self, seq: int) -> list[tuple[int, int]]:
+        return list(self._sequences[seq])
+
+    def streams(self, size: int) -> "FakeStreams":
+        return FakeStreams(self, max(1, min(self.limits.n_streams, self.limits.n_cells // size)), size)
+
     def memory(self) -> dict[str, int]:
         return {"kv": 0, "compute": 0, "output": 0}
 
     def close(self) -> None:
         self._sequences.clear()
+
+
+class FakeStreams:
+    """Streams of a FakeModel; whatever is used wrongly raises."""
+
+    def __init__(self, model: FakeModel, n: int, size: int):
+        self.n, self.size = n, size
+        self._model = model
+        self._texts: list[list[tuple[int, int]]] = [[] for _ in range(n)]
+
+    def put(self, stream: int, state: list[tuple[int, int]]) -> None:
+        self._texts[stream] = list(state)
+
+    def move(self, source: int, target: int) -> None:
+        self._texts[target], self._texts[source] = self._texts[source], []
+
+    def step(self, tokens: np.ndarray, ends: Sequence[int]) -> list[list[Logits]]:
+        rows: list[list[Logits]] = []
+        for text, row, end in zip(self._texts, tokens.tolist(), ends, strict=False):
+            if len(text) != end or end + len(row) > self.size:
+                raise EngineError(f"a stream of {len(text)} tokens is asked to go on from {end}")
+            text.extend(_hashed(row, text[-1][1]))
+            self._model.n_computed += len(row)
+            rows.append([FakeLogits(text, position) for position in range(end, len(text))])
+        return rows
+
+    def cut(self, stream: int, n_tokens: int) -> None:
+        del self._texts[stream][n_tokens:]
+
+
+def _hashed(tokens: Sequence[int], state: int) -> list[tuple[int, int]]:
+    """(token, hash of everything up to it)"""
+    added = []
+    for token in tokens:
+        state = zlib.crc32(token.to_bytes(4, "big"), state)
+        added.append((token, state))
+    return added
 
 
 def _token(chunk: bytes) -> int:

@@ -23,6 +23,8 @@ FORMATS = {
 
 _BUFFER = re.compile(r"\b(KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
 _SIGNS = re.compile(rb"(?!(?s:(.)\1*\Z))[!-/:-@\[-`{-~]{3,}")  # three or more ASCII signs, not all the same
+_STREAM_CELLS = 256  # the library rounds a stream's size up to a multiple of this
+_STREAM_BATCH = 16  # tokens of a step over few streams, with their drafts
 _DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
 _messages: list[str] = []  # the library's last lines; they hold sizes and file names, never prompt text
 
@@ -88,37 +90,114 @@ class _Row:
         return int(self._values.argmax())
 
 
+class _Context:
+    """A llama.cpp context and the batch it computes next. unified: whether sequences share their cells."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        n_cells: int,
+        n_batch: int,
+        n_seqs: int,
+        unified: bool,
+        threads: int,
+        adapter: Path | None,
+        scale: float,
+    ):
+        _quiet()
+        lora = weights.adapter(adapter) if adapter is not None else None
+        _messages.clear()
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch = n_cells, n_batch, n_batch
+        params.n_seq_max, params.kv_unified = n_seqs, unified
+        params.n_threads = params.n_threads_batch = threads
+        params.no_perf = True
+        self.handle = llama_cpp.llama_init_from_model(weights.handle, params)
+        if not self.handle:
+            raise EngineError(f"no context of {n_cells} tokens on {weights.path.name} ({_last_error()})")
+        if lora is not None:
+            handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(lora)
+            if llama_cpp.llama_set_adapters_lora(self.handle, handles, 1, (ctypes.c_float * 1)(scale)):
+                raise EngineError(f"{adapter}: cannot be set on {weights.path.name}")
+        self.memory = llama_cpp.llama_get_memory(self.handle)
+        self._n_vocab, self._n_batch = weights.n_vocab, n_batch
+        self._buffers = {kind.lower(): int(float(s) * (1 << 20)) for kind, s in _BUFFER.findall("".join(_messages))}
+        self._most_wants = self._n = 0
+        self._keep: list[np.ndarray] = []  # the batch points into these
+        self._tokens, self._positions = np.zeros(n_batch, np.int32), np.zeros(n_batch, np.int32)
+        self._n_seqs, self._seqs = np.zeros(n_batch, np.int32), np.zeros(n_batch, np.uintp)
+        self._wants = np.zeros(n_batch, np.int8)
+
+    def close(self) -> None:
+        llama_cpp.llama_free(self.handle)
+
+    def add(self, tokens: np.ndarray, start: int, seqs: Sequence[int]) -> int:
+        """Puts tokens into the batch, from position `start` of all these sequences; returns the first one's index."""
+        first, stop = self._n, self._n + len(tokens)
+        if stop > self._n_batch:
+            self._n = 0
+            raise EngineError("more tokens than a batch holds")
+        ids = np.array(seqs, np.int32)
+        self._keep.append(ids)
+        self._tokens[first:stop] = tokens
+        self._positions[first:stop] = np.arange(start, start + len(tokens))
+        self._n_seqs[first:stop], self._seqs[first:stop] = len(ids), ids.ctypes.data
+        self._n = stop
+        return first
+
+    def decode(self, wanted: list[list[int]]) -> list[list[Logits]]:
+        """Computes the batch and empties it; logits after the tokens of these indices."""
+        n, self._n = self._n, 0
+        self._wants[:] = 0
+        for indices in wanted:
+            self._wants[indices] = 1
+        self._most_wants = max(self._most_wants, sum(map(len, wanted)))
+        code = llama_cpp.llama_decode(self.handle, self._batch(n))
+        self._keep.clear()
+        if code:
+            raise EngineError(f"llama_decode failed with {code} on {n} tokens")
+        return [[self._row(i) for i in indices] for indices in wanted]
+
+    def cut(self, seq: int, n_tokens: int) -> None:
+        llama_cpp.llama_memory_seq_rm(self.memory, seq, n_tokens, -1)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes: kv, compute, output."""
+        # The library grows the output buffer to the most logits ever asked for at once, and says nothing.
+        output = max(self._buffers.get("output", 0), 4 * self._most_wants * self._n_vocab)
+        return self._buffers | {"output": output}
+
+    def _batch(self, n: int) -> llama_cpp.llama_batch:
+        return llama_cpp.llama_batch(
+            n_tokens=n,
+            token=_pointer(self._tokens, llama_cpp.llama_token),
+            embd=None,
+            pos=_pointer(self._positions, llama_cpp.llama_pos),
+            n_seq_id=_pointer(self._n_seqs, ctypes.c_int32),
+            seq_id=_pointer(self._seqs, ctypes.POINTER(llama_cpp.llama_seq_id)),
+            logits=_pointer(self._wants, ctypes.c_int8),
+        )
+
+    def _row(self, index: int) -> _Row:
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, index)
+        return _Row(np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)))
+
+
 class LlamaModel:
     """One context over shared weights, with at most one adapter. threads: CPU threads of a decode call."""
 
     def __init__(self, weights: Weights, limits: Limits, threads: int, adapter: Path | None = None, scale: float = 1.0):
-        _quiet()
-        handle = weights.adapter(adapter) if adapter is not None else None
-        _messages.clear()
         self.limits, self._weights = limits, weights
-        params = llama_cpp.llama_context_default_params()
-        params.n_ctx, params.n_batch, params.n_ubatch = limits.n_cells, limits.n_batch, limits.n_batch
-        params.n_seq_max, params.kv_unified = limits.n_seqs, True
-        params.n_threads = params.n_threads_batch = threads
-        params.no_perf = True
-        self._context = llama_cpp.llama_init_from_model(weights.handle, params)
-        if not self._context:
-            raise EngineError(f"no context of {limits.n_cells} tokens on {weights.path.name} ({_last_error()})")
-        if handle is not None:
-            handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(handle)
-            scales = (ctypes.c_float * 1)(scale)
-            if llama_cpp.llama_set_adapters_lora(self._context, handles, 1, scales):
-                raise EngineError(f"{adapter}: cannot be set on {weights.path.name}")
-        self._memory = llama_cpp.llama_get_memory(self._context)
-        self._buffers, self._most_wants = self._read_buffers(), 0
+        self._options = (threads, adapter, scale)
+        self._context = _Context(weights, limits.n_cells, limits.n_batch, limits.n_seqs, True, *self._options)
+        self._streams: LlamaStreams | None = None
         self.end = self._end_token()
         self._pieces: dict[int, bytes] = {}
-        n = limits.n_batch
-        self._tokens, self._positions = np.zeros(n, np.int32), np.zeros(n, np.int32)
-        self._n_seqs, self._seqs, self._wants = np.zeros(n, np.int32), np.zeros(n, np.uintp), np.zeros(n, np.int8)
 
     def close(self) -> None:
-        llama_cpp.llama_free(self._context)
+        self._context.close()
+        if self._streams is not None:
+            self._streams.close()
 
     def tokenize(self, text: str, special: bool) -> list[int]:
         raw = text.encode("utf-8", "surrogatepass")
@@ -158,63 +237,81 @@ class LlamaModel:
         return bool(llama_cpp.llama_vocab_is_eog(self._weights.vocab, token))
 
     def decode(self, runs: Sequence[Run]) -> list[list[Logits]]:
-        n, keep = 0, []
         wanted: list[list[int]] = []
-        self._wants[:] = 0
         for run in runs:
-            size = len(run.tokens)
-            if n + size > self.limits.n_batch:
-                raise EngineError("more tokens than a batch holds")
-            seqs = np.array(run.seqs, np.int32)
-            keep.append(seqs)  # the batch points into it
-            self._tokens[n : n + size] = run.tokens
-            self._positions[n : n + size] = np.arange(run.start, run.start + size)
-            self._n_seqs[n : n + size], self._seqs[n : n + size] = len(seqs), seqs.ctypes.data
-            wanted.append([n + w for w in run.wants])
-            self._wants[wanted[-1]] = 1
-            n += size
-        self._most_wants = max(self._most_wants, sum(map(len, wanted)))
-        code = llama_cpp.llama_decode(self._context, self._batch(n))
-        if code:
-            raise EngineError(f"llama_decode failed with {code} on {n} tokens")
-        return [[self._row(i) for i in indices] for indices in wanted]
+            first = self._context.add(run.tokens, run.start, run.seqs)
+            wanted.append([first + want for want in run.wants])
+        return self._context.decode(wanted)
 
     def share(self, source: int, target: int, n_tokens: int) -> None:
-        llama_cpp.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
+        llama_cpp.llama_memory_seq_cp(self._context.memory, source, target, 0, n_tokens)
 
     def drop(self, seq: int) -> None:
-        llama_cpp.llama_memory_seq_rm(self._memory, seq, -1, -1)
+        self._context.cut(seq, 0)
+
+    def take(self, seq: int) -> np.ndarray:
+        size = llama_cpp.llama_state_seq_get_size(self._context.handle, seq)
+        state = np.empty(size // 4, np.uint32)
+        pointer = _pointer(state, ctypes.c_uint8)
+        if llama_cpp.llama_state_seq_get_data(self._context.handle, pointer, state.nbytes, seq) != size:
+            raise EngineError("a sequence cannot be taken out of the context")
+        return state
+
+    def streams(self, size: int) -> "LlamaStreams":
+        size = -(-size // _STREAM_CELLS) * _STREAM_CELLS
+        n = max(1, min(self.limits.n_streams, self.limits.n_cells // size))
+        if self._streams is None or (self._streams.n, self._streams.size) != (n, size):
+            if self._streams is not None:
+                self._streams.close()
+            self._streams = LlamaStreams(self._weights, n, size, *self._options)
+        return self._streams
 
     def memory(self) -> dict[str, int]:
-        # The library grows the output buffer to the most logits ever asked for at once, and says nothing.
-        output = max(self._buffers.get("output", 0), 4 * self._most_wants * self._weights.n_vocab)
-        return self._buffers | {"output": output}
-
-    def _batch(self, n: int) -> llama_cpp.llama_batch:
-        return llama_cpp.llama_batch(
-            n_tokens=n,
-            token=_pointer(self._tokens, llama_cpp.llama_token),
-            embd=None,
-            pos=_pointer(self._positions, llama_cpp.llama_pos),
-            n_seq_id=_pointer(self._n_seqs, ctypes.c_int32),
-            seq_id=_pointer(self._seqs, ctypes.POINTER(llama_cpp.llama_seq_id)),
-            logits=_pointer(self._wants, ctypes.c_int8),
-        )
-
-    def _row(self, index: int) -> _Row:
-        pointer = llama_cpp.llama_get_logits_ith(self._context, index)
-        return _Row(np.ctypeslib.as_array(pointer, shape=(self._weights.n_vocab,)))
+        own, streams = self._context.sizes(), self._streams.sizes() if self._streams else {}
+        return {kind: size + streams.get(kind, 0) for kind, size in own.items()}
 
     def _end_token(self) -> int:
         token = int(llama_cpp.llama_vocab_eos(self._weights.vocab))
         return token if token >= 0 else int(llama_cpp.llama_vocab_eot(self._weights.vocab))
 
-    @staticmethod
-    def _read_buffers() -> dict[str, int]:
-        found: dict[str, int] = {}
-        for kind, size in _BUFFER.findall("".join(_messages)):
-            found[kind.lower()] = int(float(size) * (1 << 20))
-        return found
+
+class LlamaStreams:
+    """Streams of a LlamaModel: a context whose sequences have cells of their own."""
+
+    def __init__(self, weights: Weights, n: int, size: int, threads: int, adapter: Path | None, scale: float):
+        self.n, self.size = n, size
+        self._context = _Context(weights, n * size, max(n, _STREAM_BATCH), n, False, threads, adapter, scale)
+
+    def put(self, stream: int, state: Any) -> None:
+        self._context.cut(stream, 0)
+        # A state lists the cells of every stream of its context: of one, where n are expected here, all others empty.
+        # (The pinned release writes a mark, the sequence, the number of streams, then for each its number of cells.)
+        state = np.concatenate([state[:2], [np.uint32(self.n)], state[3:], np.zeros(self.n - 1, np.uint32)])
+        if not llama_cpp.llama_state_seq_set_data(
+            self._context.handle, _pointer(state, ctypes.c_uint8), state.nbytes, stream
+        ):
+            raise EngineError(f"a stream of {self.size} tokens cannot take a prompt")
+
+    def move(self, source: int, target: int) -> None:
+        self._context.cut(target, 0)
+        llama_cpp.llama_memory_seq_cp(self._context.memory, source, target, -1, -1)
+        self._context.cut(source, 0)
+
+    def step(self, tokens: np.ndarray, ends: Sequence[int]) -> list[list[Logits]]:
+        wanted = []
+        for stream, (row, end) in enumerate(zip(tokens, ends, strict=True)):
+            first = self._context.add(row, end, (stream,))
+            wanted.append(list(range(first, first + len(row))))
+        return self._context.decode(wanted)
+
+    def cut(self, stream: int, n_tokens: int) -> None:
+        self._context.cut(stream, n_tokens)
+
+    def sizes(self) -> dict[str, int]:
+        return self._context.sizes()
+
+    def close(self) -> None:
+        self._context.close()
 
 
 def _pointer(array: np.ndarray, kind: type) -> Any:

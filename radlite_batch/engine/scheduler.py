@@ -1,9 +1,9 @@
 """Which tokens go into the next batch. Integers only: no token, no tensor, no model.
 
-Paths (see trie) are admitted in trie order. An admitted path has a sequence of its own; a token is computed by the
-first path that passes through it and belongs to every sequence that needs it. Between two batches the next path
-holds the part of its prefix that is already computed, and hands it on: so every token is computed once, whatever the
-order of instruction and report, and however long a prompt is.
+Paths (see trie) are admitted in trie order. An admitted path has a sequence of its own, for one batch; a token is
+computed by the first path that passes through it and belongs to every sequence that needs it. Between two batches the
+next path holds the part of its prefix that is already computed, and hands it on: so every token is computed once,
+whatever the order of instruction and report, and however long a prompt is.
 """
 
 import itertools
@@ -25,25 +25,14 @@ class PathRun:
 
 @dataclass(slots=True)
 class Step:
-    """One batch: first the copies (source, target, n_tokens), then runs and grown tokens, then the drops.
+    """One batch: first the copies (source, target, n_tokens), then the runs, then the ends.
 
-    grown: (path, sequence, position) of the token that a writing path adds (the first n_batch of them do).
-    started: paths that begin to write after this batch.
+    ends: (path, sequence) of paths that are complete with this batch; their sequences are to be dropped after it.
     """
 
     copies: list[tuple[int, int, int]] = field(default_factory=list)
     runs: list[PathRun] = field(default_factory=list)
-    grown: list[tuple[int, int, int]] = field(default_factory=list)
-    started: list[int] = field(default_factory=list)
-    drops: list[int] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Writing:
-    seq: int
-    length: int  # tokens computed so far
-    cells: int  # prompt and reserve, less what the writing path before it shares
-    link: int  # tokens shared with the writing path before it
+    ends: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,38 +46,29 @@ class _Entry:
 
 
 class Scheduler:
-    """lengths, shared: of each path, see Paths. reserve: tokens each path may write after its prompt (0: none).
+    """lengths, shared: of each path, see Paths. Raises ValueError for a path that does not fit the limits by itself."""
 
-    Raises ValueError for a path that does not fit the limits by itself."""
-
-    def __init__(self, lengths: Sequence[int], shared: Sequence[int], reserve: Sequence[int], limits: Limits):
+    def __init__(self, lengths: Sequence[int], shared: Sequence[int], limits: Limits):
         if limits.n_seqs < 2 or limits.n_batch < 1:
             raise ValueError("at least two sequences and one token a batch")
-        for i, (length, more) in enumerate(zip(lengths, reserve, strict=True)):
-            if length + more > limits.n_cells:
-                raise ValueError(f"path {i}: {length} + {more} tokens exceed {limits.n_cells} cells")
-        self._lengths, self._shared, self._reserve, self._limits = lengths, shared, reserve, limits
+        for i, length in enumerate(lengths):
+            if length > limits.n_cells:
+                raise ValueError(f"path {i}: {length} tokens exceed {limits.n_cells} cells")
+        self._lengths, self._shared, self._limits = lengths, shared, limits
         self._free = list(range(limits.n_seqs - 1, -1, -1))
-        self._writing: dict[int, _Writing] = {}  # in path order
         self._next = 0
         self._held: int | None = None  # sequence of path _next, if part of it is computed
         self._held_depth = 0
-        self._link = 0  # tokens path _next - 1 shares with the last writing path
 
     @property
     def done(self) -> bool:
-        return self._next == len(self._lengths) and not self._writing
+        return self._next == len(self._lengths)
 
     def step(self) -> Step:
         """The next batch. Only to be asked while not done."""
         step = Step()
-        for path, writing in self._writing.items():
-            if len(step.grown) == self._limits.n_batch:
-                break
-            step.grown.append((path, writing.seq, writing.length))
-            writing.length += 1
         held, depth = self._held, self._held_depth
-        entries, admitted = self._admit(self._limits.n_batch - len(step.grown))
+        entries, admitted = self._admit()
         if held is not None:
             least = depth
             for before, entry in itertools.pairwise(entries):
@@ -100,34 +80,15 @@ class Scheduler:
             if entry.stop > entry.have:
                 step.runs += self._split(entry, entries[x + 1 :])
         for entry in entries[:admitted]:
-            if self._reserve[entry.path]:
-                step.started.append(entry.path)
-            else:
-                step.drops.append(entry.seq)
-                self._free.append(entry.seq)
+            step.ends.append((entry.path, entry.seq))
+            self._free.append(entry.seq)
         return step
 
-    def finish(self, path: int) -> int:
-        """The path has written its last token; returns its sequence, to be dropped before the next batch."""
-        paths = list(self._writing)
-        gone = self._writing.pop(path)
-        after = paths.index(path) + 1
-        if after < len(paths):
-            follower = self._writing[paths[after]]
-            link = min(gone.link, follower.link)
-            follower.cells += follower.link - link
-            follower.link = link
-        else:
-            self._link = min(self._link, gone.link)
-        self._free.append(gone.seq)
-        return gone.seq
-
-    def _admit(self, budget: int) -> tuple[list[_Entry], int]:
+    def _admit(self) -> tuple[list[_Entry], int]:
         """Admits whole paths while tokens, cells and sequences last, then starts on the next one as far as they go.
 
         Returns the entries, and how many of them are admitted: all, or all but the last."""
-        cells = min(self._limits.n_busy, self._limits.n_cells) if self._writing else self._limits.n_cells
-        room = cells - sum(w.cells for w in self._writing.values()) - self._held_cells()
+        budget, room = self._limits.n_batch, self._limits.n_cells - self._held_depth
         entries: list[_Entry] = []
         have = self._held_depth
         while self._next < len(self._lengths):
@@ -135,10 +96,10 @@ class Scheduler:
             spare = len(self._free) - (self._held is None)  # sequences left if the path takes one
             if spare < 0:
                 break
-            need, reserve = length - have, self._reserve[path]
+            need = length - have
             follower = self._shared[path + 1] if path + 1 < len(self._lengths) else 0
             # A follower must be able to hold what it shares with the path, or that would be computed again.
-            if need > budget or need + reserve > room or spare < bool(follower):
+            if need > min(budget, room) or spare < bool(follower):
                 stop = have + max(0, min(need, budget, room))
                 if stop:
                     entries.append(_Entry(path, self._hold(stop), have, stop))
@@ -146,16 +107,10 @@ class Scheduler:
             seq = self._held if self._held is not None else self._free.pop()
             self._held, self._held_depth = None, 0
             entries.append(_Entry(path, seq, have, length))
-            budget -= need
-            room -= need + reserve
-            self._pass(path, seq)
+            budget, room = budget - need, room - need
+            self._next = path + 1
             have = follower
         return entries, len(entries)
-
-    def _held_cells(self) -> int:
-        if self._held is None:
-            return 0
-        return max(0, self._held_depth - min(self._link, self._shared[self._next]))
 
     def _hold(self, depth: int) -> int:
         """The next path keeps `depth` computed tokens until the next batch; returns its sequence."""
@@ -163,16 +118,6 @@ class Scheduler:
             self._held = self._free.pop()
         self._held_depth = depth
         return self._held
-
-    def _pass(self, path: int, seq: int) -> None:
-        """Path is admitted: it writes on, or is over with this batch."""
-        link = min(self._link, self._shared[path])
-        if self._reserve[path]:
-            cells = self._lengths[path] + self._reserve[path] - link
-            self._writing[path] = _Writing(seq, self._lengths[path], cells, link)
-            link = self._lengths[path]
-        self._link = link
-        self._next = path + 1
 
     def _split(self, entry: _Entry, later: Sequence[_Entry]) -> list[PathRun]:
         """The entry's tokens, cut where fewer of the later entries share them."""

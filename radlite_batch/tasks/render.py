@@ -12,7 +12,7 @@ every question, in training and at run time.
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from radlite_batch.errors import PackError
 from radlite_batch.records import Decide, Generate, Prompt, Report, Segment, Tag
@@ -46,9 +46,12 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class PromptStyle:
-    name: str  # native, instruct or own
+    """name: native, instruct or own. max_tokens: of a task's written answer, where the pack sets it."""
+
+    name: str
     markup: Markup = field(default_factory=Markup)
     templates: Mapping[str, Template] = field(default_factory=dict)
+    max_tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 def render(task: Task, blocks: tuple[Block, ...], style: PromptStyle) -> dict[str, Prompt]:
@@ -56,7 +59,14 @@ def render(task: Task, blocks: tuple[Block, ...], style: PromptStyle) -> dict[st
     if style.name == "own":
         return {WHOLE_TASK: _own(style.templates[task.name], blocks, style.markup, task.name)}
     write = _native if style.name == "native" else _instruct
-    return {question.name: write(task, question, blocks, style.markup) for question in task.questions}
+    most = style.max_tokens.get(task.name)
+    return {q.name: _limited(write(task, q, blocks, style.markup), most) for q in task.questions}
+
+
+def _limited(prompt: Prompt, max_tokens: int | None) -> Prompt:
+    if max_tokens is None or not isinstance(prompt.read, Generate):
+        return prompt
+    return replace(prompt, read=replace(prompt.read, max_tokens=max_tokens))
 
 
 def _native(task: Task, question: Question, blocks: tuple[Block, ...], markup: Markup) -> Prompt:
