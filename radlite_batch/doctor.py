@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from radlite_batch import machine
-from radlite_batch.engine.formats import cache_folder
+from radlite_batch.engine.formats import Prepared, cache_folder
 from radlite_batch.errors import RadliteError
+from radlite_batch.job import Workers
 from radlite_batch.pack import load_pack
+from radlite_batch.placement import place
 
 _NEEDED = ("llama-cpp-python", "polars", "pyarrow", "joblib", "click", "tqdm", "numpy")
 
@@ -36,12 +38,25 @@ def examine(pack_name: str, say: Callable[[str], None] = lambda line: None) -> l
         pack = load_pack(pack_name)
         for model in pack.models:
             file, prepared = pack.prepare(model, say)
-            speeds = ", ".join(f"{form} {speed:,.0f}" for form, speed in (prepared.speeds if prepared else {}).items())
-            shown = f"; prompt tokens/s on one thread: {speeds}" if speeds else ""
-            findings.append(Finding("pack", True, f"{pack.name}.{model} {file.sha256[:12]}{shown}"))
+            findings.append(Finding("pack", True, f"{pack.name}.{model} {file.sha256[:12]}"))
+            findings += [Finding("speed", True, line) for line in _speeds(prepared)]
+            findings += [Finding("workers", True, line) for line in place(Workers(), {model: file}, say).why]
     except RadliteError as error:
         findings.append(Finding("pack", False, str(error)))
     return findings
+
+
+def _speeds(prepared: Prepared | None) -> list[str]:
+    """What was measured of the number formats."""
+    if prepared is None or not prepared.speeds:
+        return []
+    shown = {
+        "prompt tokens/s on one thread": prepared.speeds,
+        "with private repacked copies (no run uses them)": prepared.repacked,
+    }
+    lines = [f"{what}: {', '.join(f'{form} {x:,.0f}' for form, x in speeds.items())}" for what, speeds in shown.items()]
+    lines += [f"{form} gives {share:.1%} of bf16's labels" for form, share in prepared.agreement.items()]
+    return [*lines, f"runs as {prepared.form}"]
 
 
 def _package(name: str) -> Finding:

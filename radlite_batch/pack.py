@@ -9,7 +9,8 @@ import math
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from radlite_batch.engine.fake import fake_sha256
 from radlite_batch.engine.formats import Prepared, fastest, file_sha256
 from radlite_batch.engine.open import ModelFile
 from radlite_batch.errors import PackError, did_you_mean
+from radlite_batch.probe import agreement
 from radlite_batch.tasks.registry import TASKS, cue_names
 from radlite_batch.tasks.render import SYSTEM, Markup, PromptStyle, Template
 
@@ -68,12 +70,12 @@ class Pack:
         if spec.base == "fake":
             return ModelFile(model, None, fake_sha256(), spec.context, cues), None
         base = self._checked(spec.base, spec.sha256, f"models.{model}")
-        prepared = fastest(base, spec.sha256, say) if spec.convert else Prepared(base, spec.sha256, "as shipped", {})
         adapter = self._checked(spec.adapter, spec.adapter_sha256, f"models.{model}.adapter") if spec.adapter else None
-        file = ModelFile(
-            model, prepared.path, prepared.sha256, spec.context, cues, adapter, spec.adapter_sha256, spec.scale
-        )
-        return file, prepared
+        file = ModelFile(model, base, spec.sha256, spec.context, cues, adapter, spec.adapter_sha256, spec.scale)
+        if not spec.convert:
+            return file, Prepared(base, spec.sha256, "as shipped")
+        prepared = fastest(base, spec.sha256, partial(agreement, file, self.style), say)
+        return replace(file, path=prepared.path, sha256=prepared.sha256), prepared
 
     def _checked(self, place: str, sha256: str, key: str) -> Path:
         path = find_file(place, self.path.parent)

@@ -8,13 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from radlite_batch import machine
 from radlite_batch.archive import ArchiveReader, SurveyedFile, discover, plan_shards, survey
 from radlite_batch.engine.formats import Prepared, file_sha256
 from radlite_batch.engine.open import ModelFile, open_engine
 from radlite_batch.executor import Placement
-from radlite_batch.job import Job, Workers
+from radlite_batch.job import Job
 from radlite_batch.pack import Pack, load_pack
+from radlite_batch.placement import place
 from radlite_batch.records import Shard
 from radlite_batch.results.manifest import Manifest, read_manifest, refuse_changes
 from radlite_batch.results.schemas import SCHEMA_VERSION
@@ -24,8 +24,6 @@ from radlite_batch.worker import Setting, answer_reports
 
 REPORTS_IN_HAND = 128
 _FILES_SHOWN = 8
-_PYTHON_BYTES = 200 << 20  # what a worker holds beside model, KV and buffers
-_BUFFER_BYTES = 100 << 20  # compute and output buffers of a context, as seen on models of this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +62,16 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     if old is not None:
         refuse_changes(job.output.path, old, identity, {str(path): file_sha256(path) for path in found})
     manifest = Manifest(identity, files, shards, routes)
-    placement, threads, why = place(job.workers, models)
+    placed = place(job.workers, models, say)
     in_hand = job.workers.reports_in_hand or REPORTS_IN_HAND
-    split = f"{placement.processes} processes x {threads} threads x {in_hand} reports in hand"
+    split = f"{placed.placement.processes} processes x {placed.threads} threads x {in_hand} reports in hand"
     setting = Setting(
         job.output.path, job.archive, pack.style, models, pack.calibration,
         {model: _metadata(pack, file, prompts, split) for model, file in models.items()},
-        needs_text, threads, in_hand, job.limits.overlong,
+        needs_text, placed.threads, in_hand, job.limits.overlong,
     )  # fmt: skip
-    return Plan(job, pack, manifest, setting, placement, {m: p for m, (_, p) in ready.items()}, why, old)
+    prepared = {model: prepared for model, (_, prepared) in ready.items()}
+    return Plan(job, pack, manifest, setting, placed.placement, prepared, placed.why, old)
 
 
 def _files(
@@ -124,28 +123,6 @@ def _metadata(pack: Pack, model: ModelFile, prompts: Mapping[str, str], split: s
         "radlite.prompt_sha256": " ".join(f"{task}={print_}" for task, print_ in prompts.items()),
         "radlite.plan": split,
     }
-
-
-def place(workers: Workers, models: Mapping[str, ModelFile]) -> tuple[Placement, int, tuple[str, ...]]:
-    """Splits the cores: (core sets, threads per process, reasons)."""
-    cores = machine.cores()
-    threads = min(workers.threads or 1, len(cores))
-    why = [f"{threads} thread(s) per process: " + ("as the job says" if workers.threads else (
-        "processes share the weights and never wait for each other, threads do"))]  # fmt: skip
-    most = len(cores) // threads
-    weights = sum(m.path.stat().st_size for m in models.values() if m.path)
-    # 128 KiB of keys and values a token is above every model up to 4B parameters with grouped heads.
-    worker = _PYTHON_BYTES + max(_BUFFER_BYTES + m.context * (128 << 10 if m.path else 0) for m in models.values())
-    free = machine.memory_available()
-    fit = max(1, (free - weights) // worker)
-    processes = workers.processes or min(most, fit)
-    reason = (
-        f"{len(cores)} cores, {free >> 20} MiB free, one copy of {weights >> 20} MiB, at most {worker >> 20} MiB each"
-    )
-    why.append(f"{processes} process(es): " + ("as the job says" if workers.processes else reason))
-    core_sets = tuple(tuple(cores[(i * threads + t) % len(cores)] for t in range(threads)) for i in range(processes))
-    why.append("cores: " + ", ".join("+".join(map(str, core_set)) for core_set in core_sets))
-    return Placement(core_sets), threads, tuple(why)
 
 
 def describe(plan: Plan) -> list[str]:

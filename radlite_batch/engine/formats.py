@@ -1,36 +1,44 @@
-"""The number format a base runs in: converted once into a cache, the fastest on this machine.
+"""The number format a base runs in: converted once into a cache, the fastest on this machine whose labels are true.
 
-Only formats that keep every weight of the source to within its own rounding compete (bf16, f16, and the file as it
-is): the labels stay those of the model. Which is fastest differs by machine, so it is measured, once.
+bf16, f16 and the file as shipped keep every weight to within its own rounding. Coarser formats compete only if the
+labels stay those of bf16. Which is fastest differs by machine, so it is measured, once.
 """
 
 import fcntl
 import hashlib
 import json
 import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from radlite_batch import machine
-from radlite_batch.engine.base import Limits, Run
+from radlite_batch.engine.speed import prompt_speed
 from radlite_batch.errors import PackError
 
+_FAITHFUL = ("as shipped", "bf16", "f16")
+_COARSE = ("q8_0", "q4_0")
+_REPACKED = ("as shipped", *_COARSE)
+_LEAST_AGREEMENT = 0.995
 _MEASURED_TOKENS = 256
-_REPEATS = 4
+_MEASURED_SECONDS = 1.0
+
+Agree = Callable[[Path, Path], float]  # share of equal labels of two files
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A base as it will run. speeds: prompt tokens per second of each format on one thread, where measured."""
+    """A base as it will run. speeds: prompt tokens per second of each format on one thread, where measured.
+
+    repacked: the same with a private repacked copy of the weights in every process, which no run uses; for
+    comparison. agreement: share of labels equal to those of bf16, of the coarse formats for which it was asked."""
 
     path: Path
     sha256: str
     form: str
-    speeds: dict[str, float]
+    speeds: dict[str, float] = field(default_factory=dict)
+    repacked: dict[str, float] = field(default_factory=dict)
+    agreement: dict[str, float] = field(default_factory=dict)
 
 
 def cache_folder() -> Path:
@@ -44,7 +52,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fastest(base: Path, base_sha256: str, say: Callable[[str], None] = lambda line: None) -> Prepared:
+def fastest(base: Path, base_sha256: str, agree: Agree, say: Callable[[str], None] = lambda line: None) -> Prepared:
     """The base in this machine's fastest format; converts and measures at first use. Raises PackError.
 
     The cached file is checked against its checksum each time."""
@@ -52,58 +60,60 @@ def fastest(base: Path, base_sha256: str, say: Callable[[str], None] = lambda li
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        choice = folder / f"{_machine_key()}.json"
+        choice = folder / f"formats-{machine_key()}.json"
         if not choice.exists():
             say(f"preparing {base.name} for this machine (once, about half a minute)")
-            _choose(base, base_sha256, folder, choice)
+            _choose(base, base_sha256, folder, choice, agree)
         record = json.loads(choice.read_text(encoding="utf-8"))
     path = base if record["form"] == "as shipped" else folder / f"{record['form']}.gguf"
     if not path.exists() or file_sha256(path) != record["sha256"]:
         raise PackError(f"{path}: not the file that was measured; delete {folder} and run again")
-    return Prepared(path, record["sha256"], record["form"], record["speeds"])
+    return Prepared(path, *(record[key] for key in ("sha256", "form", "speeds", "repacked", "agreement")))
 
 
-def _choose(base: Path, base_sha256: str, folder: Path, choice: Path) -> None:
-    from radlite_batch.engine import llama
-
-    candidates = {"as shipped": base}
-    for form in llama.FORMATS:
-        candidates[form] = folder / f"{form}.gguf"
-        if not candidates[form].exists():
-            growing = folder / f"{form}.{os.getpid()}"
-            llama.convert(base, growing, form)
-            os.rename(growing, candidates[form])
-    speeds = {form: round(prompt_speed(path, threads=1), 1) for form, path in candidates.items()}
-    best = max(speeds, key=lambda form: speeds[form])
-    for form, path in candidates.items():
+def _choose(base: Path, base_sha256: str, folder: Path, choice: Path, agree: Agree) -> None:
+    files = _converted(base, folder)
+    speeds = {form: _speed(path) for form, path in files.items()}
+    repacked = {form: _speed(files[form], repack=True) for form in _REPACKED}
+    agreement: dict[str, float] = {}
+    for best in sorted(speeds, key=lambda form: -speeds[form]):
+        if best in _FAITHFUL:
+            break
+        agreement[best] = round(agree(files["bf16"], files[best]), 4)
+        if agreement[best] >= _LEAST_AGREEMENT:
+            break
+    for form, path in files.items():
         if form not in ("as shipped", best):
             path.unlink()
-    sha256 = base_sha256 if best == "as shipped" else file_sha256(candidates[best])
-    document = {"cpu": machine.cpu_name(), "form": best, "sha256": sha256, "speeds": speeds}
+    sha256 = base_sha256 if best == "as shipped" else file_sha256(files[best])
+    document = {
+        "cpu": machine.cpu_name(), "form": best, "sha256": sha256,
+        "speeds": speeds, "repacked": repacked, "agreement": agreement,
+    }  # fmt: skip
     growing = choice.with_suffix(f".{os.getpid()}")
     growing.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     os.rename(growing, choice)
 
 
-def prompt_speed(path: Path, threads: int) -> float:
-    """Prompt tokens per second of llama.cpp on this file: the best of a few batches."""
+def _converted(base: Path, folder: Path) -> dict[str, Path]:
     from radlite_batch.engine import llama
 
-    limits = Limits(_MEASURED_TOKENS, 2 * _MEASURED_TOKENS, 2)
-    weights = llama.Weights(path)
-    model = llama.LlamaModel(weights, limits, threads)
-    best = 0.0
-    try:
-        for _ in range(_REPEATS):
-            begin = time.perf_counter()
-            model.decode([Run(np.arange(1000, 1000 + _MEASURED_TOKENS, dtype=np.int32), 0, (0,), (0,))])
-            best = max(best, _MEASURED_TOKENS / (time.perf_counter() - begin))
-            model.drop(0)
-    finally:
-        model.close()
-        weights.close()
-    return best
+    files = {"as shipped": base}
+    for form in (*_FAITHFUL[1:], *_COARSE):
+        files[form] = folder / f"{form}.gguf"
+        if not files[form].exists():
+            growing = folder / f"{form}.{os.getpid()}"
+            llama.convert(base, growing, form)
+            os.rename(growing, files[form])
+    return files
 
 
-def _machine_key() -> str:
+def _speed(path: Path, repack: bool = False) -> float:
+    """Of one thread on one core."""
+    core = (machine.cores()[0],)
+    return round(prompt_speed(path, [core], _MEASURED_TOKENS, _MEASURED_SECONDS, repack), 1)
+
+
+def machine_key() -> str:
+    """Stands for this kind of machine in the names of what was measured on it."""
     return hashlib.sha256(machine.cpu_name().encode()).hexdigest()[:12]

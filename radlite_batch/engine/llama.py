@@ -7,6 +7,7 @@ class is not used: with an adapter it turns mapping off, and it cannot turn repa
 import ctypes
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import numpy as np
 from radlite_batch.engine.base import Limits, Logits, Run
 from radlite_batch.errors import EngineError, PackError
 
-FORMATS = {
+FILE_TYPES = {
     "bf16": llama_cpp.LLAMA_FTYPE_MOSTLY_BF16,
     "f16": llama_cpp.LLAMA_FTYPE_MOSTLY_F16,
+    "q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0,
+    "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
+    "q4_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M,
 }
 
 _BUFFER = re.compile(r"\b(KV|compute|output) buffer size\s*=\s*([\d.]+) MiB")
@@ -46,13 +50,15 @@ def _last_error() -> str:
 
 
 class Weights:
-    """A GGUF mapped into memory, shared by every context of this process. Raises PackError if it cannot be read."""
+    """A GGUF mapped into memory, shared by every context of this process. Raises PackError if it cannot be read.
 
-    def __init__(self, path: Path):
+    repack: let the library make a private copy of quantised weights in the order its kernels like."""
+
+    def __init__(self, path: Path, repack: bool = False):
         _quiet()
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
-        params.use_mmap, params.use_extra_bufts, params.n_gpu_layers = True, False, 0
+        params.use_mmap, params.use_extra_bufts, params.n_gpu_layers = True, repack, 0
         self.path = path
         self._adapters: dict[Path, Any] = {}
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
@@ -90,35 +96,34 @@ class _Row:
         return int(self._values.argmax())
 
 
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """threads: CPU threads of a decode call. adapter, scale: LoRA on the weights, if any."""
+
+    threads: int
+    adapter: Path | None
+    scale: float
+
+
 class _Context:
     """A llama.cpp context and the batch it computes next. unified: whether sequences share their cells."""
 
-    def __init__(
-        self,
-        weights: Weights,
-        n_cells: int,
-        n_batch: int,
-        n_seqs: int,
-        unified: bool,
-        threads: int,
-        adapter: Path | None,
-        scale: float,
-    ):
+    def __init__(self, weights: Weights, n_cells: int, n_batch: int, n_seqs: int, unified: bool, use: _Use):
         _quiet()
-        lora = weights.adapter(adapter) if adapter is not None else None
+        lora = weights.adapter(use.adapter) if use.adapter is not None else None
         _messages.clear()
         params = llama_cpp.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = n_cells, n_batch, n_batch
         params.n_seq_max, params.kv_unified = n_seqs, unified
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads = params.n_threads_batch = use.threads
         params.no_perf = True
         self.handle = llama_cpp.llama_init_from_model(weights.handle, params)
         if not self.handle:
             raise EngineError(f"no context of {n_cells} tokens on {weights.path.name} ({_last_error()})")
         if lora is not None:
             handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(lora)
-            if llama_cpp.llama_set_adapters_lora(self.handle, handles, 1, (ctypes.c_float * 1)(scale)):
-                raise EngineError(f"{adapter}: cannot be set on {weights.path.name}")
+            if llama_cpp.llama_set_adapters_lora(self.handle, handles, 1, (ctypes.c_float * 1)(use.scale)):
+                raise EngineError(f"{use.adapter}: cannot be set on {weights.path.name}")
         self.memory = llama_cpp.llama_get_memory(self.handle)
         self._n_vocab, self._n_batch = weights.n_vocab, n_batch
         self._buffers = {kind.lower(): int(float(s) * (1 << 20)) for kind, s in _BUFFER.findall("".join(_messages))}
@@ -188,10 +193,11 @@ class LlamaModel:
 
     def __init__(self, weights: Weights, limits: Limits, threads: int, adapter: Path | None = None, scale: float = 1.0):
         self.limits, self._weights = limits, weights
-        self._options = (threads, adapter, scale)
-        self._context = _Context(weights, limits.n_cells, limits.n_batch, limits.n_seqs, True, *self._options)
+        self._use = _Use(threads, adapter, scale)
+        self._context = _Context(weights, limits.n_cells, limits.n_batch, limits.n_seqs, True, self._use)
         self._streams: LlamaStreams | None = None
-        self.end = self._end_token()
+        end = int(llama_cpp.llama_vocab_eos(weights.vocab))
+        self.end = end if end >= 0 else int(llama_cpp.llama_vocab_eot(weights.vocab))
         self._pieces: dict[int, bytes] = {}
 
     def close(self) -> None:
@@ -263,33 +269,28 @@ class LlamaModel:
         if self._streams is None or (self._streams.n, self._streams.size) != (n, size):
             if self._streams is not None:
                 self._streams.close()
-            self._streams = LlamaStreams(self._weights, n, size, *self._options)
+            self._streams = LlamaStreams(self._weights, n, size, self._use)
         return self._streams
 
     def memory(self) -> dict[str, int]:
         own, streams = self._context.sizes(), self._streams.sizes() if self._streams else {}
         return {kind: size + streams.get(kind, 0) for kind, size in own.items()}
 
-    def _end_token(self) -> int:
-        token = int(llama_cpp.llama_vocab_eos(self._weights.vocab))
-        return token if token >= 0 else int(llama_cpp.llama_vocab_eot(self._weights.vocab))
-
 
 class LlamaStreams:
     """Streams of a LlamaModel: a context whose sequences have cells of their own."""
 
-    def __init__(self, weights: Weights, n: int, size: int, threads: int, adapter: Path | None, scale: float):
+    def __init__(self, weights: Weights, n: int, size: int, use: _Use):
         self.n, self.size = n, size
-        self._context = _Context(weights, n * size, max(n, _STREAM_BATCH), n, False, threads, adapter, scale)
+        self._context = _Context(weights, n * size, max(n, _STREAM_BATCH), n, False, use)
 
     def put(self, stream: int, state: Any) -> None:
         self._context.cut(stream, 0)
         # A state lists the cells of every stream of its context: of one, where n are expected here, all others empty.
         # (The pinned release writes a mark, the sequence, the number of streams, then for each its number of cells.)
         state = np.concatenate([state[:2], [np.uint32(self.n)], state[3:], np.zeros(self.n - 1, np.uint32)])
-        if not llama_cpp.llama_state_seq_set_data(
-            self._context.handle, _pointer(state, ctypes.c_uint8), state.nbytes, stream
-        ):
+        pointer = _pointer(state, ctypes.c_uint8)
+        if not llama_cpp.llama_state_seq_set_data(self._context.handle, pointer, state.nbytes, stream):
             raise EngineError(f"a stream of {self.size} tokens cannot take a prompt")
 
     def move(self, source: int, target: int) -> None:
@@ -319,9 +320,9 @@ def _pointer(array: np.ndarray, kind: type) -> Any:
 
 
 def convert(source: Path, target: Path, form: str) -> None:
-    """Writes `source` in another number format (a key of FORMATS). Raises PackError."""
+    """Writes `source` in another number format (a key of FILE_TYPES). Raises PackError."""
     _quiet()
     params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.allow_requantize, params.nthread = FORMATS[form], True, 0
+    params.ftype, params.allow_requantize, params.nthread = FILE_TYPES[form], True, 0
     if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
         raise PackError(f"{source}: cannot be converted to {form} ({_last_error()})")

@@ -42,3 +42,24 @@ def open_engine(model: ModelFile, threads: int) -> Engine:
         _weights[model.path] = llama.Weights(model.path)
     context = llama.LlamaModel(_weights[model.path], limits, threads, model.adapter, model.scale)
     return Engine(context, model.cue_names)
+
+
+def release(model: ModelFile) -> None:
+    """Unmaps the weights of a model whose engines are closed."""
+    if model.path in _weights:
+        _weights.pop(model.path).close()
+
+
+def context_bytes(model: ModelFile) -> int:
+    """What a worker takes beside weights and Python: keys and values, compute and output buffers, for texts too."""
+    if model.path is None:
+        return 0
+    from radlite_batch.engine import llama
+
+    weights = llama.Weights(model.path)
+    context = llama.LlamaModel(weights, Limits(N_BATCH, model.context, N_SEQS), 1)
+    context.streams(1)
+    size: int = sum(context.memory().values()) + 4 * N_BATCH * weights.n_vocab
+    context.close()
+    weights.close()
+    return size

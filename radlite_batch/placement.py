@@ -1,0 +1,118 @@
+"""Splits the machine into worker processes and threads, from cores, memory and a few seconds of measurement."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from radlite_batch import machine
+from radlite_batch.engine.formats import cache_folder, machine_key
+from radlite_batch.engine.open import N_BATCH, ModelFile, context_bytes
+from radlite_batch.engine.speed import prompt_speed
+from radlite_batch.executor import Placement
+from radlite_batch.job import Workers
+
+_PYTHON_BYTES = 200 << 20  # what a worker holds beside model and context
+_MEASURED_SECONDS = 2.0
+_MOST_SPLITS = 4
+
+Split = tuple[int, int]  # processes, threads of each
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """threads: of each process. why: a line for each decision, for people."""
+
+    placement: Placement
+    threads: int
+    why: tuple[str, ...]
+
+
+def place(workers: Workers, models: Mapping[str, ModelFile], say: Callable[[str], None] = lambda line: None) -> Placed:
+    """Splits the cores among processes; what the job fixes is left as it says."""
+    cores = machine.cores()
+    fit, memory = _fit(models)
+    if workers.threads or workers.processes:
+        threads = min(workers.threads or max(1, len(cores) // workers.processes), len(cores))
+        split = (workers.processes or min(len(cores) // threads, fit), threads)
+        reason = "as the job says"
+    else:
+        speeds = _speeds(models, _splits(len(cores), fit), cores, say)
+        split = max(speeds, key=lambda split: speeds[split])
+        shown = [f"{p} x {t}: {speed:,.0f}" for (p, t), speed in speeds.items() if speed]
+        reason = f"prompt tokens/s together, {', '.join(shown)}" if shown else "one for each core"
+    core_sets = _core_sets(cores, split)
+    pinned = ", ".join("+".join(map(str, core_set)) for core_set in core_sets)
+    why = (f"{split[0]} process(es) x {split[1]} thread(s): {reason}", memory, f"cores: {pinned}")
+    return Placed(Placement(core_sets), split[1], why)
+
+
+def _fit(models: Mapping[str, ModelFile]) -> tuple[int, str]:
+    """How many workers the memory holds, and why."""
+    weights = sum(m.path.stat().st_size for m in models.values() if m.path)
+    worker = _PYTHON_BYTES + max(_context_bytes(model) for model in models.values())
+    free = machine.memory_available()
+    fit = max(1, (free - weights) // worker)
+    return fit, f"memory: {free >> 20} MiB free, one copy of {weights >> 20} MiB, at most {worker >> 20} MiB a process"
+
+
+def _context_bytes(model: ModelFile) -> int:
+    if model.path is None:
+        return 0
+    cache = _Cache(model)
+    key = f"bytes of a context of {model.context}"
+    if key not in cache.known:
+        cache.keep(key, context_bytes(model))
+    return int(cache.known[key])
+
+
+class _Cache:
+    """What was measured of a model file on this machine and its cores."""
+
+    def __init__(self, model: ModelFile):
+        name = f"{model.sha256[:16]}-{machine_key()}-{len(machine.cores())}.json"
+        self._path = cache_folder() / "placement" / name
+        self.known = json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
+
+    def keep(self, key: str, value: float) -> None:
+        self.known[key] = value
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        growing = self._path.with_suffix(f".{os.getpid()}")
+        growing.write_text(json.dumps(self.known, indent=1) + "\n", encoding="utf-8")
+        os.rename(growing, self._path)
+
+
+def _splits(n_cores: int, fit: int) -> list[Split]:
+    threads = [1 << i for i in range(_MOST_SPLITS) if 1 << i <= n_cores]
+    return [(min(n_cores // t, fit), t) for t in threads]
+
+
+def _core_sets(cores: Sequence[int], split: Split) -> tuple[tuple[int, ...], ...]:
+    """Disjoint, as far as there are cores."""
+    processes, threads = split
+    return tuple(tuple(cores[(i * threads + t) % len(cores)] for t in range(threads)) for i in range(processes))
+
+
+def _speeds(
+    models: Mapping[str, ModelFile], splits: Sequence[Split], cores: Sequence[int], say: Callable[[str], None]
+) -> dict[Split, float]:
+    """Prompt tokens per second of every split on the largest model; zeros where there is nothing to measure.
+
+    Measured once for a model file, a machine and its cores, and kept in the cache."""
+    files = [model for model in models.values() if model.path]
+    if not files or len(splits) == 1:
+        return dict.fromkeys(splits, 0.0)
+    largest = max(files, key=lambda model: model.path.stat().st_size if model.path else 0)
+    assert largest.path is not None
+    cache = _Cache(largest)
+    missing = [split for split in splits if _key(split) not in cache.known]
+    if missing:
+        say(f"measuring {len(missing)} ways to split the machine (once, a few seconds)")
+    for split in missing:
+        speed = prompt_speed(largest.path, _core_sets(cores, split), N_BATCH, _MEASURED_SECONDS)
+        cache.keep(_key(split), round(speed, 1))
+    return {split: cache.known[_key(split)] for split in splits}
+
+
+def _key(split: Split) -> str:
+    return f"{split[0]} x {split[1]}"
