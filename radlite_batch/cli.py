@@ -12,6 +12,7 @@ import click
 from radlite_batch import doctor as checks
 from radlite_batch import predict as single
 from radlite_batch.archive import ArchiveSpec
+from radlite_batch.bench.compare import ENGINE, SYSTEMS, bench
 from radlite_batch.console import ErrorGroup
 from radlite_batch.errors import RadliteError, UsageError
 from radlite_batch.job import Job, Output, load_job
@@ -207,6 +208,34 @@ def doctor_command(pack: str) -> None:
     for finding in findings:
         click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name:<12}{finding.what}")
     sys.exit(0 if all(finding.ok for finding in findings) else 2)
+
+
+@main.command("bench")
+@click.option("--input", "inputs", multiple=True, required=True, help="CSV or Parquet file, folder or glob.")
+@click.option("--tasks", required=True, help="Tasks, separated by commas; see `radlite tasks`.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the result.")
+@click.option("--pack", default="smol", show_default=True, help="Built-in pack or path of a pack file.")
+@click.option("--id-column", default="report_id", show_default=True, help="Column of the report's id.")
+@click.option("--text-column", default="text", show_default=True, help="Column of the text, or several.")
+@click.option("--reports", type=click.IntRange(1), default=256, show_default=True, help="Distinct reports to answer.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Times every system is measured.")
+@click.option("--loop-reports", type=click.IntRange(1), default=16, show_default=True, help="Reports for plain loop.")
+@click.option("--server", type=click.Path(path_type=Path), help="llama-server; without it, it is not compared with.")
+@click.option("--systems", default=",".join(SYSTEMS), show_default=True, help="What is measured.")
+def bench_command(inputs: tuple[str, ...], server: Path | None, **options: Any) -> None:
+    """Compare this engine with its peers, in turn, on the same reports and model file.
+
+    \b
+    Example: radlite bench --input sample_data/reports.csv --text-column findings,impression \\
+        --tasks n_staging,m_staging --reports 32 --output out/bench
+    """
+    spec = ArchiveSpec(inputs, options["id_column"], _split(options["text_column"]))
+    result = bench(
+        spec, _split(options["tasks"]), options["pack"], options["output"], reports=options["reports"],
+        rounds=options["rounds"], loop_reports=options["loop_reports"], program=server,
+        systems=_split(options["systems"]), say=Progress().say,
+    )  # fmt: skip
+    click.echo("\n".join(result.lines(ENGINE)))
 
 
 if __name__ == "__main__":

@@ -86,6 +86,7 @@ def run_shard(setting: Setting, item: WorkItem, doomed: Mapping[int, str] | None
     reports, filtered = _read(setting, item)
     read = time.perf_counter()
     engine = _engine(setting, item.model)
+    loaded = time.perf_counter()
     before = asdict(engine.counts)
     outcomes = answer_reports(engine, setting, item.tasks, reports, doomed or {})
     answered = time.perf_counter()
@@ -105,7 +106,9 @@ def run_shard(setting: Setting, item: WorkItem, doomed: Mapping[int, str] | None
             for report, outcome in zip(reports, rows, strict=True) if outcome.reason
         ]  # fmt: skip
     written = time.perf_counter()
-    receipt["seconds"] = {"read": read - clock, "infer": answered - read, "write": written - answered}
+    receipt["seconds"] = {
+        "read": read - clock, "load": loaded - read, "infer": answered - loaded, "write": written - answered,
+    }  # fmt: skip
     receipt["counts"] = {key: count - before[key] for key, count in asdict(engine.counts).items()}
     receipt["memory"] = (machine.process_memory(os.getpid()) or {}) | engine.model.memory()
     commit_json(receipt_path(setting.out, item), staging_folder(setting.out), receipt)

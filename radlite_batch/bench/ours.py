@@ -1,0 +1,42 @@
+"""This engine as a system of the comparison: a whole run, from the archive to Parquet."""
+
+import shutil
+import time
+from pathlib import Path
+
+from radlite_batch.archive import ArchiveSpec
+from radlite_batch.bench.peers import Measure
+from radlite_batch.errors import EngineError
+from radlite_batch.job import Job, Output, RunLimits
+from radlite_batch.results.manifest import read_manifest, read_receipts
+from radlite_batch.run import run
+
+_SHARDS = 4  # two for each worker of a small machine: large ones fill batches better, small ones end together
+
+
+def measure(sample: ArchiveSpec, reports: int, tasks: tuple[str, ...], pack: str, folder: Path) -> Measure:
+    """Runs the sample's first reports through the engine: from the first loaded model to the last part on disk.
+
+    Reading, prompts, answers and Parquet are within; starting processes and loading are shown apart. Raises EngineError where the run does not
+    answer every report."""
+    out = folder / "run"
+    begin = time.time()
+    try:
+        output = Output(out, shard_rows=-(-reports // _SHARDS))
+        job = Job(sample, tasks, output, pack, limits=RunLimits(max_rows=reports))
+        summary = run(job)
+        manifest = read_manifest(out)
+        assert manifest is not None
+        receipts = read_receipts(out, manifest.items).values()
+        statuses = {status for task in summary.tasks.values() for status in task.status}
+        if summary.state != "complete" or statuses - {"ok", "unparsed"}:
+            raise EngineError(f"the engine's run is {summary.state}, with rows {', '.join(sorted(statuses))}")
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+    first = min(receipt["begin"] + receipt["seconds"]["read"] + receipt["seconds"]["load"] for receipt in receipts)
+    last = max(receipt["begin"] + sum(receipt["seconds"].values()) for receipt in receipts)
+    counts = [receipt["counts"] for receipt in receipts]
+    written = sum(count["written"] for count in counts)
+    guesses = sum(count["drafted"] - count["accepted"] for count in counts)  # computed for nothing
+    computed = sum(count["computed"] for count in counts) - guesses - written
+    return Measure(reports, last - first, first - begin, computed, written)
