@@ -17,8 +17,8 @@ _SHARDS = 4  # two for each worker of a small machine: large ones fill batches b
 def measure(sample: ArchiveSpec, reports: int, tasks: tuple[str, ...], pack: str, folder: Path) -> Measure:
     """Runs the sample's first reports through the engine: from the first loaded model to the last part on disk.
 
-    Reading, prompts, answers and Parquet are within; starting processes and loading are shown apart. Raises EngineError where the run does not
-    answer every report."""
+    Reading, prompts, answers and Parquet are within; starting processes and loading are shown apart. Raises
+    EngineError where the run does not answer every report."""
     out = folder / "run"
     begin = time.time()
     try:

@@ -57,6 +57,7 @@ class Scheduler:
         self._lengths, self._shared, self._limits = lengths, shared, limits
         self._free = list(range(limits.n_seqs - 1, -1, -1))
         self._next = 0
+        self._first = 0  # of the batch
         self._held: int | None = None  # sequence of path _next, if part of it is computed
         self._held_depth = 0
 
@@ -88,15 +89,21 @@ class Scheduler:
         """Admits whole paths while tokens, cells and sequences last, then starts on the next one as far as they go.
 
         Returns the entries, and how many of them are admitted: all, or all but the last."""
-        budget, room = self._limits.n_batch, self._limits.n_cells - self._held_depth
+        budget = self._limits.n_batch
+        if 2 * self._held_depth <= budget:
+            # Attention runs over whole blocks of cells: with what is held, the batch stays within one.
+            budget -= self._held_depth
+        room = self._limits.n_cells - self._held_depth
         entries: list[_Entry] = []
-        have = self._held_depth
+        have, self._first = self._held_depth, self._next
         while self._next < len(self._lengths):
             path, length = self._next, self._lengths[self._next]
             spare = len(self._free) - (self._held is None)  # sequences left if the path takes one
             if spare < 0:
                 break
             need = length - have
+            if self._waits(path, have, budget):
+                budget = 0
             follower = self._shared[path + 1] if path + 1 < len(self._lengths) else 0
             # A follower must be able to hold what it shares with the path, or that would be computed again.
             if need > min(budget, room) or spare < bool(follower):
@@ -111,6 +118,20 @@ class Scheduler:
             self._next = path + 1
             have = follower
         return entries, len(entries)
+
+    def _waits(self, path: int, have: int, budget: int) -> bool:
+        """Whether the path, with all that shares more with it, is better left to the next batch.
+
+        A report with its questions that is cut between two batches is held and copied, and its cells cost the
+        attention of the second batch; so it waits where the batch is at least half full."""
+        if 2 * budget > self._limits.n_batch or path == self._first:
+            return False
+        size, depth = self._lengths[path] - have, self._shared[path]
+        for later in range(path + 1, len(self._lengths)):
+            if self._shared[later] <= depth or size > self._limits.n_batch:
+                break
+            size += self._lengths[later] - self._shared[later]
+        return budget < size <= self._limits.n_batch - depth
 
     def _hold(self, depth: int) -> int:
         """The next path keeps `depth` computed tokens until the next batch; returns its sequence."""

@@ -96,17 +96,23 @@ def test_everything_is_computed_once_within_the_limits(game: tuple[list[Path], L
 
 @settings(max_examples=200, deadline=None)
 @given(games())
-def test_batches_are_full_while_there_is_room(game: tuple[list[Path], Limits]) -> None:
+def test_batches_are_at_least_half_full_while_there_is_room(game: tuple[list[Path], Limits]) -> None:
     paths, limits = game
     roomy = Limits(limits.n_batch, 1000, 64)
     context, steps = play(paths, roomy)
-    assert steps <= -(-context.computed.total() // roomy.n_batch) + (not context.computed.total() and bool(paths))
+    assert (steps - 1) * (roomy.n_batch // 2) <= context.computed.total()
 
 
 def test_questions_over_one_report_are_one_batch() -> None:
     report = tuple(range(100, 140))
     context, steps = play([(*report, question) for question in range(19)], Limits(64, 1000, 32))
     assert (steps, context.computed.total()) == (1, 59)
+
+
+def test_a_report_is_left_whole_to_the_next_batch() -> None:
+    paths = [(report, *range(10, 40), question) for report in range(4) for question in range(3)]
+    context, steps = play(paths, Limits(80, 1000, 32))
+    assert (steps, context.computed.total()) == (2, 4 * 34)
 
 
 def test_a_prompt_longer_than_a_batch_is_computed_in_parts() -> None:
