@@ -13,6 +13,7 @@ from radlite_batch import doctor as checks
 from radlite_batch import predict as single
 from radlite_batch.archive import ArchiveSpec
 from radlite_batch.bench.compare import ENGINE, SYSTEMS, bench
+from radlite_batch.bench.server import SLOTS
 from radlite_batch.console import ErrorGroup
 from radlite_batch.errors import RadliteError, UsageError
 from radlite_batch.job import Job, Output, load_job
@@ -221,6 +222,8 @@ def doctor_command(pack: str) -> None:
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Times every system is measured.")
 @click.option("--loop-reports", type=click.IntRange(1), default=16, show_default=True, help="Reports for plain loop.")
 @click.option("--server", type=click.Path(path_type=Path), help="llama-server; without it, it is not compared with.")
+@click.option("--servers", type=click.IntRange(1), help="Server processes that share the cores [one for each worker].")
+@click.option("--slots", type=click.IntRange(1), default=SLOTS, show_default=True, help="Slots of each of them.")
 @click.option("--systems", default=",".join(SYSTEMS), show_default=True, help="What is measured.")
 def bench_command(inputs: tuple[str, ...], server: Path | None, **options: Any) -> None:
     """Compare this engine with its peers, in turn, on the same reports and model file.
@@ -233,7 +236,7 @@ def bench_command(inputs: tuple[str, ...], server: Path | None, **options: Any) 
     result = bench(
         spec, _split(options["tasks"]), options["pack"], options["output"], reports=options["reports"],
         rounds=options["rounds"], loop_reports=options["loop_reports"], program=server,
-        systems=_split(options["systems"]), say=Progress().say,
+        servers=options["servers"], slots=options["slots"], systems=_split(options["systems"]), say=Progress().say,
     )  # fmt: skip
     click.echo("\n".join(result.lines(ENGINE)))
 

@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,7 @@ def _shorter(blocks: tuple[Block, ...], over: list[TooLong]) -> tuple[Block, ...
     first, *rest = blocks
     share = min(answer.limit / answer.n_tokens for answer in over)
     keep = int(len(first.text) * share * 0.95)
-    return (Block(first.name, first.text[:keep]), *rest) if first.text[:keep].strip() else None
+    return (replace(first, text=first.text[:keep]), *rest) if first.text[:keep].strip() else None
 
 
 def _predict(inputs: _Inputs, answers: dict[str, Completion], temperature: float) -> Outcome:

@@ -132,6 +132,15 @@ def test_a_calibration_temperature_is_above_0(tmp_path: Path, temperature: str) 
         load_pack(write_pack(tmp_path, rest=f"[calibration]\nn_staging = {temperature}"))
 
 
+def test_a_pack_may_limit_written_answers(tmp_path: Path) -> None:
+    pack = load_pack(write_pack(tmp_path, rest="[max_tokens]\nradiology_qa = 16"))
+    assert pack.style.max_tokens == {"radiology_qa": 16}
+    with pytest.raises(PackError, match="at least one token"):
+        load_pack(write_pack(tmp_path, rest="[max_tokens]\nradiology_qa = 0"))
+    with pytest.raises(PackError, match=r"unknown key 'max_tokens\.qa'"):
+        load_pack(write_pack(tmp_path, rest="[max_tokens]\nqa = 1"))
+
+
 def test_routes_group_the_wanted_tasks_by_model(tmp_path: Path) -> None:
     second = '[models.big]\nbase = "big.gguf"\nsha256 = ""\ncontext = 1024'
     routes = 'default = "small"\nradiology_ner = "big"\nradiology_qa = "big"'

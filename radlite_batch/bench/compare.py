@@ -75,14 +75,15 @@ def bench(
     loop_reports: int = 16,
     program: Path | None = None,
     slots: int = server.SLOTS,
+    servers: int | None = None,
     systems: Sequence[str] = SYSTEMS,
     say: Callable[[str], None] = lambda line: None,
 ) -> Result:
     """Compares the systems over `reports` distinct reports; writes bench.json, bench.txt and bench.png into `out`.
 
-    program: llama-server; without it the two systems on it are left out. slots: of each of its processes, of which
-    there are as many as the engine has workers, on the same cores. loop_reports: the plain loop, whose speed
-    does not hang on the number, answers so many, evenly spaced. Raises RadliteError."""
+    program: llama-server; without it the two systems on it are left out. slots: of each of its processes. servers:
+    how many of them share the cores; as many as the engine has workers, where it is not said. loop_reports: the plain
+    loop, whose speed does not hang on the number, answers so many, evenly spaced. Raises RadliteError."""
     for name in systems:
         if name not in SYSTEMS:
             raise UsageError(f"unknown system {name!r}{did_you_mean(name, SYSTEMS)}")
@@ -93,7 +94,7 @@ def bench(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="radlite-bench-")))
         ground = _ground(spec, tasks_named(tasks), load_pack(pack), folder, reports, stack, say)
-        served = ServerSettings(slots, ground.core_sets)
+        served = ServerSettings(slots, _split(ground.core_sets, servers or len(ground.core_sets)))
         measures = _measures(ground, loop_reports, program, served)
         left_out = _left_out(ground, program)
         chosen = {name: measures[name] for name in SYSTEMS if name in systems and name not in left_out}
@@ -138,6 +139,15 @@ def _ground(
         folder, sample, read_sample(sample), tasks, pack, file, file.path, prepared,
         Tokeniser(model, file.cue_names), placed.placement.core_sets,
     )  # fmt: skip
+
+
+def _split(core_sets: tuple[tuple[int, ...], ...], parts: int) -> tuple[tuple[int, ...], ...]:
+    """The same cores in so many sets."""
+    cores = [core for core_set in core_sets for core in core_set]
+    if len(cores) % parts:
+        raise UsageError(f"{len(cores)} cores cannot be shared evenly by {parts} servers")
+    size = len(cores) // parts
+    return tuple(tuple(cores[i * size : (i + 1) * size]) for i in range(parts))
 
 
 def _measures(
@@ -190,7 +200,8 @@ def _settings(
 ) -> dict[str, dict[str, Any]]:
     """How each system is run, for whoever reads the results."""
     split = {"processes": len(ground.core_sets), "threads": len(ground.core_sets[0])}
-    shape = split | {"slots": served.slots, "flags": served.flags}
+    cores = served.core_sets
+    shape = {"processes": len(cores), "threads": len(cores[0]), "slots": served.slots, "flags": served.flags}
     program_version = {"version": server.version_of(program)} if program else {}
     return {
         ENGINE: split | {"reports_in_hand": REPORTS_IN_HAND},

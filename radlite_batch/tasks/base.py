@@ -80,10 +80,14 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One input as it stands in the prompt; the first block of a task is what its questions share."""
+    """One input as it stands in the prompt; the first block of a task is what its questions share.
+
+    heading: what stands before the text in a report that was joined from columns. Native prompts write it, so that a
+    section that begins the report shares its tokens."""
 
     name: str
     text: str
+    heading: str = ""
 
 
 class Task(ABC):

@@ -37,5 +37,8 @@ class ImpressionGeneration(TextTask):
     metrics = ("rouge_l", "bleu")
 
     def blocks(self, report: Report) -> tuple[Block, ...] | None:
-        findings = report.fields["findings"] if "findings" in report.fields else without_impression(report.text)
-        return (Block("findings", findings.strip()),) if findings.strip() else None
+        if "findings" in report.fields:
+            block = Block("findings", report.fields["findings"].strip(), "FINDINGS: ")
+        else:
+            block = Block("findings", without_impression(report.text).strip())
+        return (block,) if block.text else None

@@ -71,7 +71,7 @@ def _limited(prompt: Prompt, max_tokens: int | None) -> Prompt:
 
 def _native(task: Task, question: Question, blocks: tuple[Block, ...], markup: Markup) -> Prompt:
     first, *rest = blocks
-    segments = [Segment("markup", markup.start), Segment("report", first.text)]
+    segments = [Segment("markup", markup.start), Segment("report", first.heading + first.text)]
     for block in rest:
         segments += [Segment("words", f"\n{block.name.upper()}: "), Segment("report", block.text)]
     segments.append(Segment("cue", f"{task.name}.{question.name}"))

@@ -129,7 +129,7 @@ def test_report_text_never_stands_in_markup_or_words(task: Task, style: str) -> 
 
     for plain, hostile in zip(prompts("Clear."), prompts(HOSTILE), strict=True):
         assert [s for s in hostile.segments if s.kind != "report"] == [s for s in plain.segments if s.kind != "report"]
-        assert {s.text for s in hostile.segments if s.kind == "report"} == {HOSTILE}
+        assert {s.text.removeprefix("FINDINGS: ") for s in hostile.segments if s.kind == "report"} == {HOSTILE}
 
 
 class Reworded(NStaging):
@@ -190,3 +190,28 @@ def test_fingerprint_changes_with_markup_and_template() -> None:
         *(own("n_staging", template) for template in templates),
     ]
     assert len({of(style) for style in styles}) == len(styles)
+
+
+def test_a_section_that_begins_the_report_shares_its_tokens_natively() -> None:
+    findings = "Clear lungs. No effusion."
+    report = Report(0, "1", f"FINDINGS: {findings}\nIMPRESSION: Normal.", {"findings": findings})
+    task, style = TASKS["impression_generation"], PromptStyle("native")
+    blocks = task.blocks(report)
+    assert blocks is not None
+    (prompt,) = render(task, blocks, style).values()
+    (section,) = [segment.text for segment in prompt.segments if segment.kind == "report"]
+    assert section == f"FINDINGS: {findings}" and report.text.startswith(section)
+    (worded,) = render(task, blocks, PromptStyle("instruct")).values()
+    assert [segment.text for segment in worded.segments if segment.kind == "report"] == [findings]
+
+
+def test_a_pack_limits_a_written_answer() -> None:
+    report = Report(0, "1", "Clear lungs.", {"question": "Any effusion?"})
+    for name in ("native", "instruct"):
+        style = PromptStyle(name, max_tokens={"radiology_qa": 7})
+        (prompt,) = render(TASKS["radiology_qa"], TASKS["radiology_qa"].blocks(report) or (), style).values()
+        assert prompt.read == Generate(7)
+        (free,) = render(
+            TASKS["impression_generation"], TASKS["impression_generation"].blocks(report) or (), style
+        ).values()
+        assert isinstance(free.read, Generate) and free.read.max_tokens > 7
