@@ -1,0 +1,131 @@
+"""The training loop: steps of packed rows, a checkpoint that a killed run goes on from, a loss log in JSON lines."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from radlite_batch.errors import RunChanged
+from training.encode import Row
+from training.model import Learner
+
+CHECKPOINT, LOG = "checkpoint.pt", "loss.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """AdamW with linear warm-up and a cosine down to 0. clip: largest norm of a step's gradient.
+
+    cue_factor: how many times faster the cue rows learn than the adapter."""
+
+    steps: int
+    learning_rate: float = 4e-4
+    cue_factor: float = 1.0
+    warmup: int = 20
+    clip: float = 1.0
+    save_every: int = 20
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step 0, 1, ..."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """number: steps done. loss: mean over the step's wants. tokens: computed in it."""
+
+    number: int
+    loss: float
+    tokens: int
+
+
+def visits(n: int, batch: int, step: int, seed: int) -> list[int]:
+    """The examples of a step, out of n: epoch after epoch, each in an order of its own that the seed fixes."""
+    orders: dict[int, Any] = {}
+    chosen = []
+    for visit in range(step * batch, (step + 1) * batch):
+        epoch = visit // n
+        if epoch not in orders:
+            orders[epoch] = np.random.default_rng((seed, epoch)).permutation(n)
+        chosen.append(int(orders[epoch][visit % n]))
+    return chosen
+
+
+def fit(learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Schedule, folder: Path) -> Iterator[Step]:
+    """Trains, and yields after each step; a folder with a checkpoint is gone on from.
+
+    batch: the rows of step 0, 1, ..., the same at every call. The gradient is that of the mean over all wants of the
+    step, summed row by row. Raises RunChanged where the checkpoint is of another schedule."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters = learner.trainable()
+    adapter = [p for p in parameters.values() if p is not learner.cues]
+    groups = [{"params": adapter, "factor": 1.0}, {"params": [learner.cues], "factor": schedule.cue_factor}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    done = _resume(learner, optimizer, schedule, folder)
+    with open(folder / LOG, "a", encoding="utf-8") as log:
+        for number in range(done, schedule.steps):
+            rows = batch(number)
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(number) * group["factor"]
+            step = Step(number + 1, _gradient(learner, rows), sum(map(len, rows)))
+            torch.nn.utils.clip_grad_norm_(parameters.values(), schedule.clip)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            log.write(json.dumps(asdict(step)) + "\n")
+            log.flush()
+            if step.number % schedule.save_every == 0 or step.number == schedule.steps:
+                _save(learner, optimizer, schedule, step.number, folder)
+            yield step
+
+
+def _gradient(learner: Learner, rows: Sequence[Row]) -> float:
+    """Adds the gradient of the mean loss over the rows' wants; returns that mean."""
+    n_wants = sum(len(row.wants) for row in rows)
+    total = 0.0
+    for row in rows:
+        loss = learner.loss(row) / n_wants
+        torch.autograd.backward(loss)
+        total += loss.item()
+    return total
+
+
+def _save(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, folder: Path) -> None:
+    state = {
+        "step": step,
+        "schedule": asdict(schedule),
+        "parameters": {name: p.detach() for name, p in learner.trainable().items()},
+        "optimizer": optimizer.state_dict(),
+    }
+    growing = folder / f"{CHECKPOINT}.growing"
+    with open(growing, "wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(growing, folder / CHECKPOINT)
+
+
+def _resume(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedule, folder: Path) -> int:
+    """Sets everything to the checkpoint, and cuts the log to it. Returns the steps done, 0 without a checkpoint."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        (folder / LOG).unlink(missing_ok=True)
+        return 0
+    state = torch.load(path, weights_only=True)
+    changed = [key for key, value in asdict(schedule).items() if state["schedule"].get(key) != value]
+    if changed:
+        raise RunChanged(f"{path}: trained under another {', '.join(changed)}; use another folder")
+    learner.load(state["parameters"])
+    optimizer.load_state_dict(state["optimizer"])
+    step = int(state["step"])
+    lines = (folder / LOG).read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / LOG).write_text("".join(lines[:step]), encoding="utf-8")
+    return step
