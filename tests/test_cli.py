@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from radlite_batch.cli import main
 
-COMMANDS = ("run", "plan", "status", "tasks", "packs", "predict", "doctor")
+COMMANDS = ("run", "plan", "status", "tasks", "packs", "predict", "doctor", "bench")
 
 
 def radlite(*arguments: str, text: str | None = None) -> Result:
@@ -61,7 +61,7 @@ def test_plan_writes_nothing_and_explains(archive: Path, tmp_path: Path) -> None
     out = tmp_path / "out"
     shown = radlite("plan", "--input", str(archive), "--tasks", "n_staging", "--output", str(out), "--pack", "fake")
     assert shown.exit_code == 0
-    for part in ("reports.csv: 2 rows", "shards    1 of at most", "process(es):", "time      about"):
+    for part in ("reports.csv: 2 rows", "shards    1 of at most", "process(es) x", "time      about"):
         assert part in shown.output
     assert not out.exists()
 

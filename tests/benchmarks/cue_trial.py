@@ -1,7 +1,7 @@
 """Trains the built-in base on Open-i twice, with one trained token per question or with cues in words, and compares.
 
-usage: python tests/benchmarks/cue_trial.py --data ../shared/data/openi_train.csv --style token --out token.json
-       python tests/benchmarks/cue_trial.py --data ../shared/data/openi_train.csv --style words --out words.json
+usage: python tests/benchmarks/cue_trial.py --data OPENI.csv --style token --out token.json
+       python tests/benchmarks/cue_trial.py --data OPENI.csv --style words --out words.json
 
 Both arms see the same reports in the same order. Nine findings and normal/abnormal are asked; an Open-i code says that
 a finding is there, and its absence says only that it was not coded, so `positive` is trained and scored against the
