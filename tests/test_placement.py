@@ -28,12 +28,14 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelFile:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[Split]:
-    """The splits that were measured; four processes of two threads are the fastest."""
+    """The splits that were measured; four processes of two threads are the fastest, but not at the first try."""
     seen: list[Split] = []
 
     def speed(path: Path, core_sets: Sequence[tuple[int, ...]], n_batch: int, seconds: float) -> float:
         split = (len(core_sets), len(core_sets[0]))
         seen.append(split)
+        if seen == [(8, 1), (4, 2)]:
+            return 1.0
         return {(8, 1): 800.0, (4, 2): 900.0, (2, 4): 700.0, (1, 8): 400.0}.get(split, 1.0)
 
     monkeypatch.setattr(placement, "prompt_speed", speed)
@@ -43,11 +45,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Split]:
 def test_the_fastest_split_is_measured_once(model: ModelFile, measured: list[Split]) -> None:
     said: list[str] = []
     placed = place(Workers(), {"m": model}, said.append)
-    assert measured == [(8, 1), (4, 2), (2, 4), (1, 8)]
+    assert measured == [(8, 1), (4, 2), (2, 4), (1, 8)] * 2
     assert (placed.placement.core_sets, placed.threads) == (((0, 1), (2, 3), (4, 5), (6, 7)), 2)
     assert "4 process(es) x 2 thread(s)" in placed.why[0] and "8 x 1: 800" in placed.why[0]
     assert place(Workers(), {"m": model}, said.append) == placed
-    assert len(measured) == 4 and len(said) == 1
+    assert len(measured) == 8 and len(said) == 1
 
 
 def test_memory_limits_the_processes(model: ModelFile, measured: list[Split], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,6 +75,6 @@ def test_a_model_without_a_file_gets_a_process_for_each_core(model: ModelFile, m
 def test_what_was_measured_belongs_to_the_model_file(model: ModelFile, measured: list[Split], tmp_path: Path) -> None:
     place(Workers(), {"m": model})
     place(Workers(), {"m": ModelFile("m", model.path, "b" * 64, 4096, ())})
-    assert len(measured) == 8
+    assert len(measured) == 16
     kept = [json.loads(path.read_text()) for path in (tmp_path / "cache" / "placement").glob("*.json")]
     assert all(record["4 x 2"] == 900.0 for record in kept) and len(kept) == 2
