@@ -57,7 +57,6 @@ class Scheduler:
         self._lengths, self._shared, self._limits = lengths, shared, limits
         self._free = list(range(limits.n_seqs - 1, -1, -1))
         self._next = 0
-        self._first = 0  # of the batch
         self._held: int | None = None  # sequence of path _next, if part of it is computed
         self._held_depth = 0
 
@@ -95,14 +94,14 @@ class Scheduler:
             budget -= self._held_depth
         room = self._limits.n_cells - self._held_depth
         entries: list[_Entry] = []
-        have, self._first = self._held_depth, self._next
+        have = self._held_depth
         while self._next < len(self._lengths):
             path, length = self._next, self._lengths[self._next]
             spare = len(self._free) - (self._held is None)  # sequences left if the path takes one
             if spare < 0:
                 break
             need = length - have
-            if self._waits(path, have, budget):
+            if entries and self._waits(path, have, budget):
                 budget = 0
             follower = self._shared[path + 1] if path + 1 < len(self._lengths) else 0
             # A follower must be able to hold what it shares with the path, or that would be computed again.
@@ -124,7 +123,7 @@ class Scheduler:
 
         A report with its questions that is cut between two batches is held and copied, and its cells cost the
         attention of the second batch; so it waits where the batch is at least half full."""
-        if 2 * budget > self._limits.n_batch or path == self._first:
+        if 2 * budget > self._limits.n_batch:
             return False
         size, depth = self._lengths[path] - have, self._shared[path]
         for later in range(path + 1, len(self._lengths)):
