@@ -127,8 +127,21 @@ def answer_reports(
     engine: Engine, setting: Setting, tasks: Sequence[str], reports: Sequence[Report], doomed: Mapping[int, str]
 ) -> dict[str, list[Outcome]]:
     """One Outcome per task and report, in order."""
+    plans, together = _distinct(tasks, reports, doomed)
+    # Reports of like length side by side: texts are written in equal streams, as long as the longest needs.
+    texts = sorted(together, key=len)
+    for start in range(0, len(texts), setting.reports_in_hand):
+        hand = texts[start : start + setting.reports_in_hand]
+        _answer(engine, setting, [inputs for text in hand for inputs in together[text]])
+    return {name: [p if isinstance(p, Outcome) else _done(p) for p in plan] for name, plan in plans.items()}
+
+
+def _distinct(
+    tasks: Sequence[str], reports: Sequence[Report], doomed: Mapping[int, str]
+) -> tuple[dict[str, list[Outcome | _Inputs]], dict[str, list[_Inputs]]]:
+    """What each task does with each report, and the distinct inputs that are to be answered, by the text they share."""
     distinct: dict[tuple[str, tuple[Block, ...]], _Inputs] = {}
-    together: dict[str, list[_Inputs]] = {}  # by the text they share
+    together: dict[str, list[_Inputs]] = {}
     plans: dict[str, list[Outcome | _Inputs]] = {name: [] for name in tasks}
     for report in reports:
         problem = report.problem or doomed.get(report.source_row)
@@ -144,12 +157,7 @@ def answer_reports(
                     inputs = distinct[name, blocks] = _Inputs(TASKS[name], blocks)
                     together.setdefault(report.text or blocks[0].text, []).append(inputs)
                 plans[name].append(inputs)
-    # Reports of like length side by side: texts are written in equal streams, as long as the longest needs.
-    texts = sorted(together, key=len)
-    for start in range(0, len(texts), setting.reports_in_hand):
-        hand = texts[start : start + setting.reports_in_hand]
-        _answer(engine, setting, [inputs for text in hand for inputs in together[text]])
-    return {name: [p if isinstance(p, Outcome) else _done(p) for p in plan] for name, plan in plans.items()}
+    return plans, together
 
 
 def _answer(engine: Engine, setting: Setting, inputs: list[_Inputs]) -> None:

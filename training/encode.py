@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radlite_batch.engine.base import Model
+from radlite_batch.engine.tokens import Tokeniser
 from radlite_batch.errors import PackError, UsageError
 from radlite_batch.records import Decide, Generate, Prompt, Segment, Tag
 from radlite_batch.tasks.base import Block, Choice, Question, Spans, Task
@@ -136,7 +137,8 @@ class Encoder:
 
     def __init__(self, model: Model, cue_names: Sequence[str]):
         self._model = model
-        self.cues = dict(zip(cue_names, model.reserved(len(cue_names)), strict=True))
+        self._tokeniser = Tokeniser(model, cue_names)
+        self.cues = self._tokeniser.cues
 
     def row(self, asked: Iterable[Asked]) -> Row:
         """One row of all these prompts; prompts of one report share what they begin with.
@@ -167,9 +169,7 @@ class Encoder:
         return named
 
     def tokenize(self, segment: Segment) -> Ints:
-        if segment.kind == "cue":
-            return np.array([self.cues[segment.text]])
-        return np.array(self._model.tokenize(segment.text, segment.kind == "markup"), dtype=np.int64)
+        return self._tokeniser.segment(segment).astype(np.int64)
 
     def _wants(self, asked: Asked, node: int, tree: "_Tree") -> list[Want]:
         read = asked.prompt.read
@@ -178,7 +178,7 @@ class Encoder:
             return [Want(tree.last(node), self._codes(read.answers), right)]
         if isinstance(read, Tag):
             codes, start = self._codes(read.tags), tree.start(node)
-            ends = self._word_ends(asked.prompt.segments[-1].text, tree.tokens(node), read.words)
+            ends = self._tokeniser.word_ends(asked.prompt.segments[-1].text, tree.tokens(node), read.words)
             tags = [(read.tags.index(tag),) for tag in asked.right]
             return [Want(start + end, codes, tag) for end, tag in zip(ends, tags, strict=True)]
         return self._text_wants(read, asked.right[0], node, tree)
@@ -196,15 +196,6 @@ class Encoder:
         if any(len(row) != 1 for row in rows):
             raise PackError("an answer code is not one token of this base; it cannot be trained natively")
         return tuple(row[0] for row in rows)
-
-    def _word_ends(self, text: str, tokens: Ints, spots: Sequence[tuple[int, int]]) -> list[int]:
-        """The index of the token that holds each word's last character."""
-        bounds = np.cumsum([len(self._model.piece(int(token))) for token in tokens])
-        # Offsets count code points, pieces count bytes.
-        n_bytes = np.cumsum([0, *(len(c.encode("utf-8", "surrogatepass")) for c in text)])
-        if len(spots) and bounds[-1] != n_bytes[-1]:
-            raise PackError("this base's tokens do not join to the text they were made of; it cannot tag")
-        return [int(i) for i in np.searchsorted(bounds, [n_bytes[end] for _, end in spots])]
 
 
 @dataclass(slots=True)

@@ -15,13 +15,14 @@ from radlite_batch import machine
 from radlite_batch.archive import ArchiveSpec
 from radlite_batch.bench import figures, loop, ours, peers, picture, server
 from radlite_batch.bench.figures import Result, System
-from radlite_batch.bench.peers import Measure, Tokeniser, Work
+from radlite_batch.bench.peers import Measure, Work
 from radlite_batch.bench.sample import read_sample, write_sample
 from radlite_batch.bench.server import ServerSettings
 from radlite_batch.engine.base import Limits
 from radlite_batch.engine.formats import Prepared
 from radlite_batch.engine.open import ModelFile
 from radlite_batch.engine.speed import prompt_speed
+from radlite_batch.engine.tokens import Tokeniser
 from radlite_batch.engine.trie import sort_paths
 from radlite_batch.errors import UsageError, did_you_mean
 from radlite_batch.job import Workers
@@ -60,7 +61,7 @@ class _Ground:
     file: ModelFile
     path: Path
     prepared: Prepared
-    tokens_of: Tokeniser
+    tokeniser: Tokeniser
     core_sets: tuple[tuple[int, ...], ...]
 
 
@@ -159,11 +160,11 @@ def _measures(
     @cache
     def instruct(n: int, most: int) -> Work:
         chosen = ground.reports[:n][:: max(1, -(-n // most))]
-        return _fitting(peers.instruct_work(chosen, ground.tasks, ground.pack.style.markup, ground.tokens_of), ground)
+        return _fitting(peers.instruct_work(chosen, ground.tasks, ground.pack.style.markup, ground.tokeniser), ground)
 
     @cache
     def lean(n: int) -> Work:
-        return _fitting(peers.lean_work(ground.reports[:n], ground.tasks, ground.pack.style, ground.tokens_of), ground)
+        return _fitting(peers.lean_work(ground.reports[:n], ground.tasks, ground.pack.style, ground.tokeniser), ground)
 
     def on_server(work: Work) -> Measure:
         assert program is not None
@@ -214,7 +215,7 @@ def _settings(
 def _result(ground: _Ground, left_out: dict[str, str]) -> Result:
     """The frame of a result: what is compared on what, without measures."""
     prompts = [
-        ground.tokens_of(prompt)
+        ground.tokeniser.prompt(prompt)
         for report in ground.reports
         for task in ground.tasks
         if (blocks := task.blocks(report))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from radlite_batch.engine.base import Model
+from radlite_batch.engine.tokens import Tokeniser
 from radlite_batch.records import Decide, Generate, Prompt, Report
 from radlite_batch.tasks.base import Block, Task
 from radlite_batch.tasks.render import WHOLE_TASK, Markup, PromptStyle, Template, render
@@ -66,23 +66,6 @@ class Measure:
         return self.reports / self.seconds * 3600
 
 
-class Tokeniser:
-    """Token ids of prompts, segment by segment as the engine makes them. cue_names: as the engine is opened with."""
-
-    def __init__(self, model: Model, cue_names: Sequence[str]):
-        self._model = model
-        self._cues = dict(zip(cue_names, model.reserved(len(cue_names)), strict=True))
-
-    def __call__(self, prompt: Prompt) -> tuple[int, ...]:
-        tokens: list[int] = []
-        for segment in prompt.segments:
-            if segment.kind == "cue":
-                tokens.append(self._cues[segment.text])
-            else:
-                tokens += self._model.tokenize(segment.text, segment.kind == "markup")
-        return tuple(tokens)
-
-
 def instructions() -> dict[str, Template]:
     """The instruction-first prompt of each task."""
     document = tomllib.loads(INSTRUCTIONS.read_text(encoding="utf-8"))
@@ -93,13 +76,13 @@ def instructions() -> dict[str, Template]:
 
 
 def instruct_work(
-    reports: Sequence[Report], tasks: Sequence[Task], markup: Markup, tokens_of: Tokeniser, batch: int = 1
+    reports: Sequence[Report], tasks: Sequence[Task], markup: Markup, tokeniser: Tokeniser, batch: int = 1
 ) -> Work:
     """One prompt per task and report, task by task, so that a cache holds the instruction; `batch` to a request."""
     style = PromptStyle("own", markup, instructions())
     turns: list[Turn] = []
     for task in tasks:
-        prompts = [tokens_of(render(task, blocks, style)[WHOLE_TASK]) for blocks in _inputs(task, reports)]
+        prompts = [tokeniser.prompt(render(task, blocks, style)[WHOLE_TASK]) for blocks in _inputs(task, reports)]
         template = style.templates[task.name]
         turns += [
             [Request(tuple(prompts[i : i + batch]), template.max_tokens, template.stop)]
@@ -108,7 +91,7 @@ def instruct_work(
     return Work(len(reports), tuple(turns))
 
 
-def lean_work(reports: Sequence[Report], tasks: Sequence[Task], style: PromptStyle, tokens_of: Tokeniser) -> Work:
+def lean_work(reports: Sequence[Report], tasks: Sequence[Task], style: PromptStyle, tokeniser: Tokeniser) -> Work:
     """The pack's prompts, a turn per report: those that begin with the same input stand together, and those of
     equal answer length share a request."""
     lengths = {name: template.max_tokens for name, template in instructions().items()}
@@ -119,7 +102,9 @@ def lean_work(reports: Sequence[Report], tasks: Sequence[Task], style: PromptSty
             blocks = task.blocks(report)
             for prompt in render(task, blocks, style).values() if blocks else ():
                 asked, n_predict, stop = _lean(prompt, lengths[task.name])
-                requests.setdefault((blocks[0].text if blocks else "", n_predict, stop), []).append(tokens_of(asked))
+                requests.setdefault((blocks[0].text if blocks else "", n_predict, stop), []).append(
+                    tokeniser.prompt(asked)
+                )
         order = {first: i for i, first in enumerate(dict.fromkeys(first for first, _, _ in requests))}
         keys = sorted(requests, key=lambda key: (order[key[0]], key[1]))
         turns.append([Request(tuple(requests[key]), key[1], key[2]) for key in keys])

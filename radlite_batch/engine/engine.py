@@ -14,9 +14,9 @@ import numpy as np
 from radlite_batch.engine.base import Logits, Model, Run
 from radlite_batch.engine.constraint import AnswerTrie, answer_trie, softmax
 from radlite_batch.engine.scheduler import Scheduler, Step
+from radlite_batch.engine.tokens import Tokeniser
 from radlite_batch.engine.trie import Paths, sort_paths
 from radlite_batch.engine.writer import MOST_DRAFTED, Text, Writer
-from radlite_batch.errors import EngineError
 from radlite_batch.records import Completion, Decide, Decided, Generate, Prompt, Segment, Tag, Tagged, TooLong
 
 
@@ -59,7 +59,7 @@ class Engine:
     def __init__(self, model: Model, cue_names: Sequence[str] = ()):
         self.model = model
         self.counts = Counts()
-        self._cues = dict(zip(cue_names, model.reserved(len(cue_names)), strict=True))
+        self._tokens = Tokeniser(model, cue_names)
         self._tries: dict[tuple[str, ...], AnswerTrie] = {}
 
     def answer(self, prompts: Sequence[Prompt]) -> list[Completion]:
@@ -73,7 +73,7 @@ class Engine:
         for prompt in prompts:
             for segment in prompt.segments:
                 if segment not in tokens:
-                    tokens[segment] = self._tokenize(segment)
+                    tokens[segment] = self._tokens.segment(segment)
             path = np.concatenate([tokens[segment] for segment in prompt.segments])
             over = self._too_long(path, prompt.read)
             self.counts.asked += 0 if over else len(path)
@@ -94,11 +94,6 @@ class Engine:
         """Frees the context; the weights stay mapped."""
         self.model.close()
 
-    def _tokenize(self, segment: Segment) -> np.ndarray:
-        if segment.kind == "cue":
-            return np.array([self._cues[segment.text]], dtype=np.int32)
-        return np.asarray(self.model.tokenize(segment.text, segment.kind == "markup"), dtype=np.int32)
-
     def _too_long(self, path: np.ndarray, read: Decide | Tag | Generate) -> TooLong | None:
         limit = self.model.limits.n_cells
         more = 0
@@ -115,24 +110,14 @@ class Engine:
             return [self._fork_wish(path, fork.prefix, fork.tokens) for fork in forks]
         assert isinstance(prompt.read, Tag)
         echo = tokens[prompt.segments[-1]]
-        tags = np.concatenate([self._tokenize(Segment("words", tag)) for tag in prompt.read.tags])
-        ends = self._word_ends(prompt.segments[-1].text, echo, prompt.read.words)
+        tags = np.concatenate([self._tokens.segment(Segment("words", tag)) for tag in prompt.read.tags])
+        ends = self._tokens.word_ends(prompt.segments[-1].text, echo, prompt.read.words)
         return [_Wish(path, len(path) - len(echo) + end, tags) for end in ends]
 
     @staticmethod
     def _fork_wish(path: np.ndarray, prefix: tuple[int, ...], tokens: np.ndarray) -> _Wish:
         path = np.concatenate([path, np.array(prefix, dtype=np.int32)]) if prefix else path
         return _Wish(path, len(path) - 1, tokens)
-
-    def _word_ends(self, text: str, tokens: np.ndarray, words: Sequence[tuple[int, int]]) -> list[int]:
-        """The index of the token that holds each word's last character."""
-        sizes = [len(self.model.piece(int(token))) for token in tokens]
-        bounds = np.cumsum(sizes)
-        # Offsets count code points, pieces count bytes.
-        n_bytes = np.cumsum([0, *(len(c.encode("utf-8", "surrogatepass")) for c in text)])
-        if len(words) and bounds[-1] != n_bytes[-1]:
-            raise EngineError("this model's tokens do not join to the text they were made of; it cannot tag")
-        return [int(i) for i in np.searchsorted(bounds, [n_bytes[end] for _, end in words], side="left")]
 
     def _trie(self, answers: tuple[str, ...]) -> AnswerTrie:
         if answers not in self._tries:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from radlite_batch.bench.peers import Tokeniser, instruct_work, instructions, lean_work
+from radlite_batch.bench.peers import instruct_work, instructions, lean_work
 from radlite_batch.engine.base import Logits, Run
 from radlite_batch.engine.engine import Engine
 from radlite_batch.engine.fake import FakeModel
+from radlite_batch.engine.tokens import Tokeniser
 from radlite_batch.records import Report
 from radlite_batch.tasks.registry import TASKS, cue_names, tasks_named
 from radlite_batch.tasks.render import Markup, PromptStyle, render
@@ -61,7 +62,9 @@ def test_the_closed_questions_of_a_report_are_one_request_of_one_token() -> None
 
 def test_prompts_that_begin_alike_follow_one_another() -> None:
     (turn,) = lean_work([report(3)], tuple(TASKS.values()), NATIVE, tokeniser()).turns
-    text = tokeniser()(render(TASKS["n_staging"], TASKS["n_staging"].blocks(report(3)) or (), NATIVE)["stage"])[:-1]
+    text = tokeniser().prompt(render(TASKS["n_staging"], TASKS["n_staging"].blocks(report(3)) or (), NATIVE)["stage"])[
+        :-1
+    ]
     on_text = [prompt[: len(text)] == text for request in turn for prompt in request.prompts]
     assert on_text == sorted(on_text, reverse=True)
     assert on_text.count(True) == 19 + 3  # and entities, changes, answer; not the impression and the inference
@@ -72,7 +75,7 @@ def test_prompts_that_begin_alike_follow_one_another() -> None:
 def test_a_span_task_is_asked_without_its_echo() -> None:
     task = TASKS["radiology_ner"]
     (turn,) = lean_work([report(3)], (task,), NATIVE, tokeniser()).turns
-    whole = tokeniser()(render(task, task.blocks(report(3)) or (), NATIVE)["entities"])
+    whole = tokeniser().prompt(render(task, task.blocks(report(3)) or (), NATIVE)["entities"])
     echo = FakeModel().tokenize(report(3).text, False)
     assert turn[0].prompts == (whole[: -len(echo)],)
 
