@@ -29,7 +29,9 @@ _KEYS = ("name", "about", "licence", "style", "markup", "prompts", "max_tokens",
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model of a pack. base: a path, or "package:file"; "fake" for the engine without weights."""
+    """One model of a pack. base: a path, or "package:file"; "fake" for the engine without weights.
+
+    merge: whether the adapter is written into the base, once, and not applied at run time."""
 
     name: str
     base: str
@@ -39,6 +41,7 @@ class ModelSpec:
     adapter: str = ""
     adapter_sha256: str = ""
     scale: float = 1.0
+    merge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Pack:
         return {model: tuple(names) for model, names in routes.items()}
 
     def prepare(self, model: str, say: Callable[[str], None] = lambda line: None) -> tuple[ModelFile, Prepared | None]:
-        """The model's files, checked and converted. Raises PackError naming what is missing or wrong."""
+        """The model's files, checked, merged and converted. Raises PackError naming what is missing or wrong."""
         spec = self.models[model]
         cues = cue_names() if self.style.name == "native" else ()
         if spec.base == "fake":
@@ -72,10 +75,35 @@ class Pack:
         base = self._checked(spec.base, spec.sha256, f"models.{model}")
         adapter = self._checked(spec.adapter, spec.adapter_sha256, f"models.{model}.adapter") if spec.adapter else None
         file = ModelFile(model, base, spec.sha256, spec.context, cues, adapter, spec.adapter_sha256, spec.scale)
+        if adapter is not None:
+            self._check_adapter(spec, base, adapter)
+        if adapter is not None and spec.merge:
+            from radlite_batch.engine.merge import merged
+
+            base, sha256 = merged(base, spec.sha256, adapter, spec.adapter_sha256, spec.scale, say)
+            # The adapter is in the file, and its checksum stays in what the run records.
+            file = replace(file, path=base, sha256=sha256, adapter=None)
         if not spec.convert:
-            return file, Prepared(base, spec.sha256, "as shipped")
-        prepared = fastest(base, spec.sha256, partial(agreement, file, self.style), say)
+            return file, Prepared(base, file.sha256, "merged" if spec.merge else "as shipped")
+        prepared = fastest(base, file.sha256, partial(agreement, file, self.style), say)
         return replace(file, path=prepared.path, sha256=prepared.sha256), prepared
+
+    def _check_adapter(self, spec: ModelSpec, base: Path, adapter: Path) -> None:
+        """Raises PackError for an adapter of another base, or one whose cues are not those of the prompts."""
+        from radlite_batch.engine.merge import read_adapter  # its library is only needed with an adapter
+
+        lora, names, key = read_adapter(adapter), cue_names(), f"pack {self.name}, models.{spec.name}"
+        lora.check_base(base, spec.sha256)
+        if self.style.name != "native" or not lora.cue_names:
+            return
+        if not spec.merge:
+            raise PackError(f"{key}: {adapter} has cue rows, which only a merged base can hold; say merge = true")
+        # Cue tokens are given out in the order of the names: only the first ones get the tokens of training.
+        if lora.cue_names != names[: len(lora.cue_names)]:
+            raise PackError(f"{key}: {adapter} was trained for other cues than this version asks with")
+        for name in names[len(lora.cue_names) :]:
+            if self.routes.get(name.partition(".")[0]) == spec.name:
+                raise PackError(f"{key}: {adapter} was trained without the cue {name}, which the pack routes to it")
 
     def _checked(self, place: str, sha256: str, key: str) -> Path:
         path = find_file(place, self.path.parent)
@@ -172,8 +200,8 @@ def _pack(document: Mapping[str, Any], path: Path) -> Pack:
 
 def _model(name: str, table: Mapping[str, Any]) -> ModelSpec:
     key = f"models.{name}"
-    _known(table, key, ("base", "sha256", "context", "convert", "adapter", "adapter_sha256", "scale"))
-    return ModelSpec(
+    _known(table, key, ("base", "sha256", "context", "convert", "adapter", "adapter_sha256", "scale", "merge"))
+    spec = ModelSpec(
         name,
         _value(table, "base", str, key),
         _value(table, "sha256", str, key),
@@ -182,7 +210,11 @@ def _model(name: str, table: Mapping[str, Any]) -> ModelSpec:
         _optional(table, "adapter", str, "", key),
         _optional(table, "adapter_sha256", str, "", key),
         float(_optional(table, "scale", (int, float), 1.0, key)),
+        _optional(table, "merge", bool, False, key),
     )
+    if spec.merge and not spec.adapter:
+        raise PackError(f"{key}.merge: the model has no adapter")
+    return spec
 
 
 def _templates(path: Path, routes: Mapping[str, str]) -> dict[str, Template]:

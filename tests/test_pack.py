@@ -1,15 +1,20 @@
 """Packs: the files that run are those the pack names, and every mistake in a pack names its key."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
-from radlite_batch.engine.formats import file_sha256
+from radlite_batch import pack as pack_module
+from radlite_batch.engine.formats import Prepared, file_sha256
 from radlite_batch.errors import PackError
 from radlite_batch.pack import find_file, load_pack, pack_names
 from radlite_batch.tasks.registry import TASKS, cue_names
 from radlite_batch.tasks.render import fingerprint
+from training.export import write_adapter
 
 PACK = """
 name = "mine"
@@ -111,6 +116,7 @@ def test_a_missing_key_is_an_error_naming_it(tmp_path: Path, missing: str) -> No
     [
         ({"model": "scale = 'x'"}, "models.small.scale"),
         ({"model": "convert = 'no'"}, "models.small.convert"),
+        ({"model": "merge = 1"}, "models.small.merge"),
         ({"routes": "n_staging = ['small']"}, "routes.n_staging"),
         ({"top": "markup = 3"}, "markup"),
         ({"rest": "[markup]\nstart = 3"}, "markup.start"),
@@ -172,16 +178,113 @@ def test_the_base_is_the_file_of_the_packs_checksum(tmp_path: Path) -> None:
     assert prepared is not None and (file.path, prepared.form) == (base, "as shipped")
 
 
+HIDDEN, N_VOCAB = 8, 64
+
+
+def write_base(folder: Path) -> str:
+    """A file with an input table and a projection, enough to be merged; returns its checksum."""
+    writer = gguf.GGUFWriter(folder / "base.gguf", "llama")
+    random = np.random.default_rng(0)
+    writer.add_tensor("token_embd.weight", random.normal(size=(N_VOCAB, HIDDEN)).astype(np.float32))
+    writer.add_tensor("blk.0.attn_v.weight", random.normal(size=(HIDDEN, HIDDEN)).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return file_sha256(folder / "base.gguf")
+
+
+def write_tuned(folder: Path, cues: tuple[str, ...], base_sha256: str = "", model: str = "", routes: str = "") -> str:
+    """A pack of a base with an adapter that was trained with these cues."""
+    sha256, ones = write_base(folder), np.ones((2, HIDDEN), np.float32)
+    rows = {name: (token, np.full(HIDDEN, token, np.float32)) for token, name in enumerate(cues)}
+    lora = {"blk.0.attn_v.weight": (ones, ones.T)}
+    write_adapter(folder / "adapter.gguf", "llama", lora, 4, rows, base_sha256 or sha256, {})
+    keys = f'adapter = "adapter.gguf"\nadapter_sha256 = "{file_sha256(folder / "adapter.gguf")}"\n{model}'
+    return write_pack(folder, model=keys, sha256=sha256, routes=routes or 'n_staging = "small"')
+
+
 def test_the_adapter_is_checked_too(tmp_path: Path) -> None:
-    for name in ("base", "adapter"):
-        (tmp_path / f"{name}.gguf").write_bytes(f"GGUF {name}".encode())
-    sha256, right = file_sha256(tmp_path / "base.gguf"), file_sha256(tmp_path / "adapter.gguf")
-    wrong = write_pack(tmp_path, model=f'adapter = "adapter.gguf"\nadapter_sha256 = "{sha256}"', sha256=sha256)
-    with pytest.raises(PackError, match=rf"models\.small\.adapter: .* has sha256 {right}"):
-        load_pack(wrong).prepare("small")
-    pack = write_pack(tmp_path, model=f'adapter = "adapter.gguf"\nadapter_sha256 = "{right}"', sha256=sha256)
-    file, _ = load_pack(pack).prepare("small")
+    path = write_tuned(tmp_path, cues=())
+    right = file_sha256(tmp_path / "adapter.gguf")
+    file, prepared = load_pack(path).prepare("small")
     assert (file.adapter, file.adapter_sha256, file.scale) == (tmp_path / "adapter.gguf", right, 1.0)
+    assert (file.path, prepared and prepared.form) == (tmp_path / "base.gguf", "as shipped")
+    Path(path).write_text(Path(path).read_text().replace(right, "0" * 64))
+    with pytest.raises(PackError, match=rf"models\.small\.adapter: .* has sha256 {right}"):
+        load_pack(path).prepare("small")
+
+
+def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
+    for model in ("", "merge = true"):
+        with pytest.raises(PackError, match=rf"adapter\.gguf: trained on a base of sha256 {'0' * 64}"):
+            load_pack(write_tuned(tmp_path, (), "0" * 64, model)).prepare("small")
+
+
+def test_an_adapter_is_merged_into_the_base_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "cache"))
+    file, prepared = load_pack(write_tuned(tmp_path, cue_names(), model="merge = true\nscale = 0.5")).prepare("small")
+    assert file.path is not None and prepared is not None
+    assert file.path.is_relative_to(tmp_path / "cache") and file.sha256 == file_sha256(file.path)
+    assert (prepared.path, prepared.sha256, prepared.form) == (file.path, file.sha256, "merged")
+    # What is recorded still names the adapter; what runs has none.
+    assert (file.adapter, file.adapter_sha256) == (None, file_sha256(tmp_path / "adapter.gguf"))
+    before, after = (
+        {t.name: gguf.dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(path).tensors}
+        for path in (tmp_path / "base.gguf", file.path)
+    )
+    # Scale times alpha by rank is 1, and the product of the matrices 2 everywhere.
+    assert after["blk.0.attn_v.weight"] == pytest.approx(before["blk.0.attn_v.weight"] + 2, rel=2**-8)
+    assert after["token_embd.weight"][:, 0].tolist()[: len(cue_names())] == list(range(len(cue_names())))
+
+
+def test_the_merged_file_is_the_base_of_the_fastest_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "cache"))
+    given: list[tuple[Path, str]] = []
+
+    def fastest(base: Path, sha256: str, agree: object, say: Callable[[str], None]) -> Prepared:
+        given.append((base, sha256))
+        return Prepared(tmp_path / "q8_0.gguf", "1" * 64, "q8_0")
+
+    monkeypatch.setattr(pack_module, "fastest", fastest)
+    pack = load_pack(write_tuned(tmp_path, cue_names(), model="merge = true\nconvert = true"))
+    said: list[str] = []
+    file, _ = pack.prepare("small", said.append)
+    assert (file.path, file.sha256, file.adapter) == (tmp_path / "q8_0.gguf", "1" * 64, None)
+    assert file.adapter_sha256 == pack.models["small"].adapter_sha256
+    ((base, sha256),) = given
+    assert base.is_relative_to(tmp_path / "cache") and sha256 == file_sha256(base)
+    assert said == ["merging adapter.gguf into base.gguf (once)"]
+
+
+@pytest.mark.parametrize(
+    ("cues", "model", "routes", "message"),
+    [
+        (cue_names(), "", "", "has cue rows, which only a merged base can hold; say merge = true"),
+        (cue_names()[1:], "merge = true", "", "was trained for other cues than this version asks with"),
+        ((*cue_names(), "more.cues"), "merge = true", "", "was trained for other cues than this version asks with"),
+        (cue_names()[:2], "merge = true", "default = 'small'", f"was trained without the cue {cue_names()[2]}, which"),
+    ],
+)
+def test_an_adapter_of_other_cues_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cues: tuple[str, ...], model: str, routes: str, message: str
+) -> None:
+    monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "cache"))
+    path = write_tuned(tmp_path, cues, model=model, routes=routes)
+    with pytest.raises(PackError) as error:
+        load_pack(path).prepare("small")
+    assert str(error.value).startswith(f"pack mine, models.small: {tmp_path / 'adapter.gguf'} {message}")
+
+
+def test_words_need_no_cues(tmp_path: Path) -> None:
+    path = Path(write_tuned(tmp_path, ("other.cue",)))
+    path.write_text(path.read_text().replace('"native"', '"instruct"'))
+    assert load_pack(str(path)).prepare("small")[0].adapter is not None
+
+
+def test_only_an_adapter_can_be_merged(tmp_path: Path) -> None:
+    with pytest.raises(PackError, match=r"models\.small\.merge: the model has no adapter"):
+        load_pack(write_pack(tmp_path, model="merge = true"))
 
 
 def test_files_are_found_in_packages_folders_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
