@@ -1,0 +1,43 @@
+"""TCGA pathology reports with the registry's AJCC stage (tatonetti-lab tnm-stage-classifier).
+
+Terms: MIT.
+
+Pathology, not radiology: long texts with traces of OCR. Stages come from the registry, so some are not in the text.
+Half of the patients are held out, by a hash of the patient.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from radlite_batch.errors import ArchiveError
+from training.datasets.base import Sample, drawn
+from training.datasets.files import Record, find, rows
+
+FILE = "tcga_path_tnm_dev.csv"
+_STAGES = {"n_staging": ("ajcc_pathologic_n", "N[0-3X]"), "m_staging": ("ajcc_pathologic_m", "M[01X]")}
+
+
+def read(folder: Path) -> Iterator[Sample]:
+    """A sample for every report with a stage. Raises ArchiveError naming file, row and column."""
+    columns = ("patient_filename", "text", *(column for column, _ in _STAGES.values()))
+    for row in rows(find(folder, FILE), columns):
+        name = row.text("patient_filename")
+        group = f"tcga:{name.partition('.')[0]}"
+        targets = _targets(row)
+        if targets and row.text("text"):
+            split = "dev" if drawn(group) < 0.5 else "train"
+            yield Sample("tcga", name, group, row.text("text"), {}, targets, split)
+
+
+def _targets(row: Record) -> dict[str, dict[str, Any]]:
+    targets: dict[str, dict[str, Any]] = {}
+    for task, (column, stage) in _STAGES.items():
+        # "cM0 (i+)" and "N2b" are M0 and N2.
+        named = re.search(stage, row.text(column).upper())
+        if named:
+            targets[task] = {"stage": named[0]}
+        elif row.text(column):
+            raise ArchiveError(f"{row.where}: field {column!r} is no stage")
+    return targets
