@@ -6,29 +6,36 @@ tokens are the engine's own. The answer of a free text is one more node.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from radlite_batch.engine.base import Model
+from radlite_batch.engine.base import Limits, Model
+from radlite_batch.engine.llama import LlamaModel, Weights
 from radlite_batch.engine.tokens import Tokeniser
 from radlite_batch.errors import PackError, UsageError
 from radlite_batch.records import Decide, Generate, Prompt, Segment, Tag
 from radlite_batch.tasks.base import Block, Choice, Question, Spans, Task
+from radlite_batch.tasks.registry import cue_names
 from radlite_batch.tasks.render import PromptStyle, render
 from radlite_batch.tasks.spans import tags_of, words
 
 Ints = NDArray[np.int64]
+
+# A report has some 60 words to tag and some 20 to write for each decision; these keep them from drowning it.
+TAG_WEIGHT, TEXT_WEIGHT = 0.2, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
     """A task over a report's inputs, with its reference.
 
-    targets: by question name, a label, a set of labels of which one is right (a partial label), spans as (start, end,
-    label), or a text. A question without a target is not asked."""
+    targets: by question name, a label, several labels of which one is right (a partial label), spans as (start, end,
+    label), {"only": spans} where nothing is known of the words outside them, or a text. A question without a target
+    is not asked."""
 
     task: Task
     blocks: tuple[Block, ...]
@@ -37,10 +44,11 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A prompt with what is right after it: the allowed answers of a Decide, a Tag's tag of each word, or one text."""
+    """A prompt with what is right after it: the allowed answers of a Decide, a Tag's tag of each word (None where it is
+    not known), or one text."""
 
     prompt: Prompt
-    right: tuple[str, ...]
+    right: tuple[str | None, ...]
 
 
 def ask(example: Example, style: PromptStyle) -> list[Asked]:
@@ -55,7 +63,7 @@ def ask(example: Example, style: PromptStyle) -> list[Asked]:
     return asked
 
 
-def _right(example: Example, question: Question, target: Any) -> tuple[str, ...]:
+def _right(example: Example, question: Question, target: Any) -> tuple[str | None, ...]:
     output = question.output
     if isinstance(output, Choice):
         allowed = {target} if isinstance(target, str) else set(target)
@@ -63,7 +71,9 @@ def _right(example: Example, question: Question, target: Any) -> tuple[str, ...]
             raise UsageError(f"{example.task.name}.{question.name}: a target is no label of the question")
         return tuple(code for label, code in zip(output.labels, output.codes, strict=True) if label in allowed)
     if isinstance(output, Spans):
-        return tuple(output.tags[tag] for tag in tags_of(output, words(example.blocks[0].text), target))
+        only = isinstance(target, Mapping)
+        tags = tags_of(output, words(example.blocks[0].text), target["only"] if only else target)
+        return tuple(None if only and not tag else output.tags[tag] for tag in tags)
     return (str(target),)
 
 
@@ -72,23 +82,25 @@ class Want:
     """A place of a row whose next token is learnt.
 
     candidates: the tokens that compete, None for the whole vocabulary. right: indices into them; their summed
-    probability is learnt."""
+    probability is learnt. weight: in the loss."""
 
     place: int
     candidates: tuple[int, ...] | None
     right: tuple[int, ...]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """n tokens for one forward pass. tokens, positions, nodes: (n,). parents: (n_nodes,), -1 for none, each below its
-    own index. wants come in the order of the questions asked."""
+    own index. wants come in the order of the questions asked; counts: how many of them each question has."""
 
     tokens: Ints
     positions: Ints
     nodes: Ints
     parents: Ints
     wants: tuple[Want, ...]
+    counts: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -125,10 +137,9 @@ def _join(rows: Sequence[Row]) -> Row:
         np.concatenate([row.nodes + n for row, n in zip(rows, node, strict=False)]),
         np.concatenate([np.where(row.parents < 0, -1, row.parents + n) for row, n in zip(rows, node, strict=False)]),
         tuple(
-            Want(int(want.place + t), want.candidates, want.right)
-            for row, t in zip(rows, token, strict=False)
-            for want in row.wants
+            replace(want, place=int(want.place + t)) for row, t in zip(rows, token, strict=False) for want in row.wants
         ),
+        tuple(count for row in rows for count in row.counts),
     )
 
 
@@ -146,7 +157,7 @@ class Encoder:
         Raises PackError where an answer code is not one token, KeyError for a cue the encoder does not know."""
         tree = _Tree()
         nodes: dict[tuple[Segment, ...], int] = {}
-        wants: list[Want] = []
+        wants: list[list[Want]] = []
         for question in asked:
             segments = question.prompt.segments
             node = -1
@@ -155,7 +166,7 @@ class Encoder:
                 if begun not in nodes:
                     nodes[begun] = tree.add(self.tokenize(segment), node)
                 node = nodes[begun]
-            wants += self._wants(question, node, tree)
+            wants.append(self._wants(question, node, tree))
         return tree.row(wants)
 
     def cue_words(self) -> dict[int, list[int]]:
@@ -174,14 +185,14 @@ class Encoder:
     def _wants(self, asked: Asked, node: int, tree: "_Tree") -> list[Want]:
         read = asked.prompt.read
         if isinstance(read, Decide):
-            right = tuple(read.answers.index(answer) for answer in asked.right)
+            right = tuple(read.answers.index(str(answer)) for answer in asked.right)
             return [Want(tree.last(node), self._codes(read.answers), right)]
         if isinstance(read, Tag):
             codes, start = self._codes(read.tags), tree.start(node)
             ends = self._tokeniser.word_ends(asked.prompt.segments[-1].text, tree.tokens(node), read.words)
-            tags = [(read.tags.index(tag),) for tag in asked.right]
-            return [Want(start + end, codes, tag) for end, tag in zip(ends, tags, strict=True)]
-        return self._text_wants(read, asked.right[0], node, tree)
+            known = [(end, tag) for end, tag in zip(ends, asked.right, strict=True) if tag is not None]
+            return [Want(start + end, codes, (read.tags.index(tag),), TAG_WEIGHT) for end, tag in known]
+        return self._text_wants(read, str(asked.right[0]), node, tree)
 
     def _text_wants(self, read: Generate, text: str, node: int, tree: "_Tree") -> list[Want]:
         # The engine writes no more than max_tokens, so the last is not read again, and a longer text has no end.
@@ -189,13 +200,18 @@ class Encoder:
         first = tree.last(node)
         written = tree.start(tree.add(np.array(learnt[:-1], dtype=np.int64), node))
         places = [first, *range(written, written + len(learnt) - 1)]
-        return [Want(place, None, (token,)) for place, token in zip(places, learnt, strict=True)]
+        return [Want(place, None, (token,), TEXT_WEIGHT) for place, token in zip(places, learnt, strict=True)]
 
     def _codes(self, answers: Collection[str]) -> tuple[int, ...]:
         rows = [self._model.tokenize(answer, False) for answer in answers]
         if any(len(row) != 1 for row in rows):
             raise PackError("an answer code is not one token of this base; it cannot be trained natively")
         return tuple(row[0] for row in rows)
+
+
+def open_encoder(base: Path) -> Encoder:
+    """The encoder of a GGUF's own tokens, with every cue there is."""
+    return Encoder(LlamaModel(Weights(base), Limits(64, 64, 1), 1), cue_names())
 
 
 @dataclass(slots=True)
@@ -225,7 +241,10 @@ class _Tree:
     def tokens(self, node: int) -> Ints:
         return self._parts[node]
 
-    def row(self, wants: list[Want]) -> Row:
+    def row(self, wants: list[list[Want]]) -> Row:
         spans = [np.arange(d, d + len(p)) for d, p in zip(self._depths, self._parts, strict=True)]
         nodes = np.repeat(np.arange(len(self._parts)), [len(part) for part in self._parts])
-        return Row(np.concatenate(self._parts), np.concatenate(spans), nodes, np.array(self._parents), tuple(wants))
+        return Row(
+            np.concatenate(self._parts), np.concatenate(spans), nodes, np.array(self._parents),
+            tuple(want for group in wants for want in group), tuple(map(len, wants)),
+        )  # fmt: skip

@@ -14,29 +14,17 @@ import torch
 from radlite_batch.errors import RunChanged
 from training.encode import Row
 from training.model import Learner
+from training.recipe import Schedule
 
 CHECKPOINT, LOG = "checkpoint.pt", "loss.jsonl"
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """AdamW with linear warm-up and a cosine down to 0. clip: largest norm of a step's gradient.
-
-    cue_factor: how many times faster the cue rows learn than the adapter."""
-
-    steps: int
-    learning_rate: float = 4e-4
-    cue_factor: float = 1.0
-    warmup: int = 20
-    clip: float = 1.0
-    save_every: int = 20
-
-    def rate(self, step: int) -> float:
-        """The learning rate of step 0, 1, ..."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+def rate(schedule: Schedule, step: int) -> float:
+    """The learning rate of step 0, 1, ..."""
+    if step < schedule.warmup:
+        return schedule.learning_rate * (step + 1) / schedule.warmup
+    done = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
+    return schedule.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +63,7 @@ def fit(learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Sched
         for number in range(done, schedule.steps):
             rows = batch(number)
             for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(number) * group["factor"]
+                group["lr"] = rate(schedule, number) * group["factor"]
             step = Step(number + 1, _gradient(learner, rows), sum(map(len, rows)))
             torch.nn.utils.clip_grad_norm_(parameters.values(), schedule.clip)
             optimizer.step()
@@ -88,11 +76,11 @@ def fit(learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Sched
 
 
 def _gradient(learner: Learner, rows: Sequence[Row]) -> float:
-    """Adds the gradient of the mean loss over the rows' wants; returns that mean."""
-    n_wants = sum(len(row.wants) for row in rows)
+    """Adds the gradient of the weighted mean loss over the rows' wants; returns that mean."""
+    weight = sum(want.weight for row in rows for want in row.wants)
     total = 0.0
     for row in rows:
-        loss = learner.loss(row) / n_wants
+        loss = learner.loss(row) / weight
         torch.autograd.backward(loss)
         total += loss.item()
     return total

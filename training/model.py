@@ -6,23 +6,20 @@ each cue learn.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from radlite_batch.errors import UsageError
 from training.encode import Row, Want
+from training.recipe import Lora
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
-@dataclass(frozen=True, slots=True)
-class Lora:
-    rank: int = 16
-    alpha: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +31,19 @@ class Scored:
     values: Tensor
 
 
-def load_base(path: Path, dtype: torch.dtype) -> Any:
-    """The causal language model of a GGUF, dequantised, with attention that takes a mask for every pair of tokens."""
-    return AutoModelForCausalLM.from_pretrained(
-        str(path.parent), gguf_file=path.name, dtype=dtype, attn_implementation="sdpa"
+def load_base(path: Path, dtype: torch.dtype, four_bit: bool = False) -> Any:
+    """The causal language model of a GGUF, dequantised, on a GPU where there is one, with attention that takes a mask
+    for every pair of tokens. four_bit: NF4 weights. Raises UsageError where that needs what is not installed."""
+    more: dict[str, Any] = {}
+    if four_bit:
+        if find_spec("bitsandbytes") is None:
+            raise UsageError("four_bit needs the Python package bitsandbytes")
+        more["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+    # On a CPU with a mask of its own, torch's fused attention makes a step 1.5 times as long.
+    base = AutoModelForCausalLM.from_pretrained(
+        str(path.parent), gguf_file=path.name, dtype=dtype, attn_implementation="eager", **more
     )
+    return base.to("cuda") if torch.cuda.is_available() and not four_bit else base
 
 
 class Learner:
@@ -51,11 +56,14 @@ class Learner:
         start = [embedding.weight[list(named)].float().mean(dim=0) for named in cues.values()]
         rows = torch.stack(start) if start else torch.empty(0, embedding.embedding_dim)
         self.cues = nn.Parameter(rows.detach().clone())
-        self._slots = torch.full((embedding.num_embeddings,), -1)
-        self._slots[list(cues)] = torch.arange(len(cues))
-        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=PROJECTIONS, task_type="CAUSAL_LM")
+        self._slots = torch.full((embedding.num_embeddings,), -1, device=rows.device)
+        self._slots[list(cues)] = torch.arange(len(cues), device=rows.device)
+        config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=PROJECTIONS)
         self.model: Any = get_peft_model(base, config)
-        self._body, self._head = base.model, base.get_output_embeddings().weight
+        self._body = base.model
+        # In float32, as the engine's: bfloat16 logits are too coarse for a probability.
+        self._head = base.get_output_embeddings().weight.detach().float()
+        self._dtype, self._device = base.dtype, base.device
         if cues:
             embedding.register_forward_hook(self._place_cues)
 
@@ -77,11 +85,12 @@ class Learner:
     def hidden(self, row: Row) -> Tensor:
         """(n, hidden): the last layer's states, each token under the row's own mask and positions."""
         # The adapter's own numbers are float32; without autocast a bfloat16 base would be cast back and forth.
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._head.dtype == torch.bfloat16):
+        sees = torch.from_numpy(row.mask()).to(self._device)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
             output = self._body(
-                input_ids=torch.from_numpy(row.tokens)[None],
-                position_ids=torch.from_numpy(row.positions)[None],
-                attention_mask=torch.from_numpy(row.mask())[None, None],
+                input_ids=torch.from_numpy(row.tokens)[None].to(self._device),
+                position_ids=torch.from_numpy(row.positions)[None].to(self._device),
+                attention_mask=torch.where(sees, 0.0, torch.finfo(self._dtype).min).to(self._dtype)[None, None],
                 use_cache=False,
             )
         states: Tensor = output.last_hidden_state[0]
@@ -97,22 +106,22 @@ class Learner:
         for candidates, which in groups.items():
             head = self._head if candidates is None else self._head[list(candidates)]
             places = [row.wants[i].place for i in which]
-            # In float32, as the engine's: bfloat16 logits are too coarse for a probability.
-            logits = nn.functional.linear(hidden[places].float(), head.float())
+            logits = nn.functional.linear(hidden[places].float(), head)
             scored.append(Scored(which, logits.log_softmax(dim=-1)))
         return scored
 
     def loss(self, row: Row) -> Tensor:
-        """The sum over the row's wants of -log of the summed probability of what is right."""
+        """The weighted sum over the row's wants of -log of the summed probability of what is right."""
         losses = [_loss(scored.values, [row.wants[i] for i in scored.which]) for scored in self.scores(row)]
         return torch.stack(losses).sum()
 
 
 def _loss(values: Tensor, wants: Sequence[Want]) -> Tensor:
-    right = torch.zeros_like(values, dtype=torch.bool)
+    allowed = torch.zeros_like(values, dtype=torch.bool)
     for i, want in enumerate(wants):
-        right[i, list(want.right)] = True
-    return -values.masked_fill(~right, -torch.inf).logsumexp(dim=-1).sum()
+        allowed[i, list(want.right)] = True
+    weights = torch.tensor([want.weight for want in wants], device=values.device)
+    return -(weights * values.masked_fill(~allowed, -torch.inf).logsumexp(dim=-1)).sum()
 
 
 def probabilities(learner: Learner, row: Row) -> list[list[float]]:
@@ -121,4 +130,14 @@ def probabilities(learner: Learner, row: Row) -> list[list[float]]:
     with torch.inference_mode():
         for scored in learner.scores(row):
             found |= dict(zip(scored.which, scored.values.exp().tolist(), strict=True))
+    return [found[i] for i in range(len(row.wants))]
+
+
+def right(learner: Learner, row: Row) -> list[bool]:
+    """Whether what is likeliest is right, at each want of the row, in its order."""
+    found: dict[int, bool] = {}
+    with torch.inference_mode():
+        for scored in learner.scores(row):
+            best = scored.values.argmax(dim=-1).tolist()
+            found |= {i: b in row.wants[i].right for i, b in zip(scored.which, best, strict=True)}
     return [found[i] for i in range(len(row.wants))]

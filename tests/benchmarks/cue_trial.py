@@ -31,8 +31,9 @@ from radlite_batch.tasks.base import Block
 from radlite_batch.tasks.registry import TASKS, cue_names
 from radlite_batch.tasks.render import PromptStyle
 from training.encode import Asked, Encoder, Example, Row, ask, pack
-from training.lora import Schedule, fit, visits
-from training.model import Learner, Lora, load_base, probabilities
+from training.lora import fit, visits
+from training.model import Learner, load_base, probabilities
+from training.recipe import Lora, Schedule
 from training.scoring import Score, accuracy, flag_majority, flag_micro_f1, majority, score
 
 TASK = TASKS["abnormality_detection"]

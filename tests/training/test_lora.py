@@ -16,8 +16,9 @@ from radlite_batch.errors import RunChanged  # noqa: E402
 from radlite_batch.records import Decide, Generate, Prompt, Segment, Tag  # noqa: E402
 from radlite_batch.tasks.spans import words  # noqa: E402
 from training.encode import Asked, Encoder, Row, Want, pack  # noqa: E402
-from training.lora import LOG, Schedule, fit, visits  # noqa: E402
-from training.model import Learner, Lora, probabilities  # noqa: E402
+from training.lora import LOG, fit, rate, visits  # noqa: E402
+from training.model import Learner, probabilities  # noqa: E402
+from training.recipe import Lora, Schedule  # noqa: E402
 
 CUES = ("size.mm", "size.side", "spans.all", "note.text")
 REPORTS = ("Nodule 4 mm, left.", "Clear lungs. No nodule.", "Mass 31 mm at the right apex; no effusion.")
@@ -120,11 +121,13 @@ def test_the_loss_of_a_partial_label_is_of_the_summed_probability() -> None:
     assert model.loss(row).item() == pytest.approx(-torch.tensor(p[0] + p[2]).log().item(), abs=1e-5)
 
 
-def test_the_loss_of_a_row_is_the_sum_over_its_places() -> None:
+def test_the_loss_of_a_row_is_the_weighted_sum_over_its_places() -> None:
     model = learner()
     row = rows_of()[0]
     right = [sum(p[i] for i in want.right) for p, want in zip(probabilities(model, row), row.wants, strict=True)]
-    assert model.loss(row).item() == pytest.approx(-torch.tensor(right).log().sum().item(), rel=1e-4)
+    weights = torch.tensor([want.weight for want in row.wants])
+    assert len(set(weights.tolist())) == 3  # a decision, a tag and a text
+    assert model.loss(row).item() == pytest.approx(-(weights * torch.tensor(right).log()).sum().item(), rel=1e-4)
 
 
 def test_only_adapter_and_cues_learn(tmp_path: Path) -> None:
@@ -199,9 +202,9 @@ def test_an_epoch_visits_everything_once() -> None:
 
 def test_the_rate_warms_up_and_falls_to_nothing() -> None:
     schedule = Schedule(100, learning_rate=1.0, warmup=10)
-    assert [schedule.rate(step) for step in (0, 9, 10)] == pytest.approx([0.1, 1.0, 1.0])
-    assert schedule.rate(55) == pytest.approx(0.5)
-    assert schedule.rate(99) < 1e-3
+    assert [rate(schedule, step) for step in (0, 9, 10)] == pytest.approx([0.1, 1.0, 1.0])
+    assert rate(schedule, 55) == pytest.approx(0.5)
+    assert rate(schedule, 99) < 1e-3
 
 
 def test_candidates_are_scored_by_their_own_rows_of_the_head() -> None:

@@ -1,0 +1,81 @@
+"""Recipes are checked before anything starts; a source finds its folder."""
+
+from pathlib import Path
+
+import pytest
+
+from radlite_batch.errors import PackError, UsageError
+from training.recipe import BUILT_IN, load_recipe, mix_of
+
+TEXT = """
+name = "x"
+licence = "none"
+base = "x.gguf"
+[schedule]
+steps = 1
+[sources]
+corpus = 1
+"""
+
+
+def recipe(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "x.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BUILT_IN.glob("*.toml")))
+def test_every_recipe_that_comes_with_the_package_loads(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+def test_the_published_settings_are_those_of_the_paper() -> None:
+    for name in ("qwen2.5-3b", "qwen3-4b"):
+        loaded = load_recipe(name)
+        assert (loaded.lora.rank, loaded.lora.alpha, loaded.lora.dropout) == (64, 128, 0.05)
+        assert sum(loaded.caps.values()) == 161_586
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("steps = 1", 'steps = "many"'), "schedule.steps must be a int"),
+        (("steps = 1", "steps = 1\nstep = 2"), "did you mean 'steps'"),
+        (("corpus = 1", "corpsu = 1"), "did you mean 'corpus'"),
+        (("corpus = 1", "corpus = -1"), "sources.corpus must be a number of 0 or more"),
+        (('base = "x.gguf"', ""), "'base'"),
+        (('base = "x.gguf"', 'base = "x.gguf"\ndtype = "int3"'), "dtype must be"),
+        (("[sources]", "[sources"), "not a TOML file"),
+    ],
+)
+def test_a_fault_is_named(tmp_path: Path, change: tuple[str, str], named: str) -> None:
+    with pytest.raises(UsageError, match=named.replace("'", ".")) as error:
+        load_recipe(recipe(tmp_path, TEXT.replace(*change)))
+    assert "x.toml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_unknown_name_is_guessed() -> None:
+    with pytest.raises(UsageError, match="did you mean 'smol'"):
+        load_recipe("smoll")
+
+
+def test_a_base_that_is_not_there_or_another_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PackError, match="is not there"):
+        load_recipe(recipe(tmp_path, TEXT)).base_file()
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    assert load_recipe(recipe(tmp_path, TEXT)).base_file()[0] == tmp_path / "x.gguf"
+    other = TEXT.replace('base = "x.gguf"', 'base = "x.gguf"\nsha256 = "00"')
+    with pytest.raises(PackError, match="the recipe says 00"):
+        load_recipe(recipe(tmp_path, other)).base_file()
+
+
+def test_sources_find_their_folders(tmp_path: Path) -> None:
+    loaded = load_recipe(recipe(tmp_path, TEXT + "openi = 1\ntcga = 1\n"))
+    mix = mix_of(loaded, [str(tmp_path), f"tcga={tmp_path}/t"])
+    assert mix.sources["openi"] == tmp_path and mix.sources["tcga"] == tmp_path / "t"
+    assert (mix.sources["corpus"] / "train").is_dir()
+    with pytest.raises(UsageError, match="source openi: name its folder"):
+        mix_of(loaded, [])
+    with pytest.raises(UsageError, match="unknown source 'opni'"):
+        mix_of(loaded, [f"opni={tmp_path}"])

@@ -1,0 +1,83 @@
+"""Samples as rows, and which of them a step draws."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from radlite_batch.tasks.registry import TASKS
+from radlite_batch.tasks.render import PromptStyle
+from training.datasets.base import Sample
+from training.encode import Encoder, Example, Row, ask
+
+LABELLED_ONLY = "labelled_only"  # a field of samples in which only some words have a label
+MOST_BALANCE = 6.0  # how much more often a sample with a rare label is drawn than one with the commonest
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A sample's row. tasks: the task of each of the row's questions."""
+
+    sample: Sample
+    row: Row
+    tasks: tuple[str, ...]
+
+
+def encoded(samples: Iterable[Sample], encoder: Encoder, style: PromptStyle, most_tokens: int) -> list[Encoded]:
+    """The samples whose row has at most so many tokens, and whose inputs are there."""
+    found = []
+    for sample in samples:
+        asked, tasks = [], []
+        for name, targets in sample.targets.items():
+            blocks = sample.blocks(name)
+            if blocks is not None:
+                prompts = ask(Example(TASKS[name], blocks, _known(sample, targets)), style)
+                asked += prompts
+                tasks += [name] * len(prompts)
+        row = encoder.row(asked) if asked else None
+        if row is not None and row.wants and len(row) <= most_tokens:
+            found.append(Encoded(sample, row, tuple(tasks)))
+    return found
+
+
+def _known(sample: Sample, targets: Mapping[str, Any]) -> dict[str, Any]:
+    """The targets; spans say so where nothing is known of the words outside them."""
+    only = sample.fields.get(LABELLED_ONLY) == "spans"
+    return {name: {"only": target} if only else target for name, target in targets.items()}
+
+
+def weights(samples: Sequence[Sample], sources: Mapping[str, float], tasks: Mapping[str, float]) -> NDArray[np.float64]:
+    """(n,): how likely each sample is drawn, sum 1: its source's weight, that of its tasks, and its rarest label's.
+
+    Within a source and question a label that is k times rarer than the commonest is drawn sqrt(k) times as often, so
+    that rare labels are learnt and common ones keep their prior's order."""
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for sample in samples:
+        for question, label in _labels(sample):
+            counts.setdefault((sample.source, question), Counter())[label] += 1
+    drawn: NDArray[np.float64] = np.empty(len(samples))
+    for i, sample in enumerate(samples):
+        rare = 1.0
+        for question, label in _labels(sample):
+            of = counts[sample.source, question]
+            rare = max(rare, (max(of.values()) / of[label]) ** 0.5)
+        task = max((tasks.get(name, 1.0) for name in sample.targets), default=1.0)
+        drawn[i] = sources.get(sample.source, 1.0) * task * min(rare, MOST_BALANCE)
+    drawn /= drawn.sum()
+    return drawn
+
+
+def _labels(sample: Sample) -> Iterable[tuple[str, str]]:
+    for name, targets in sample.targets.items():
+        for question, target in targets.items():
+            if isinstance(target, str) and name not in ("impression_generation", "radiology_qa"):
+                yield f"{name}.{question}", target
+
+
+def draw(n: int, probabilities: NDArray[np.float64], batch: int, step: int, seed: int) -> list[int]:
+    """The samples of a step, the same at every call."""
+    draws: Any = np.random.default_rng((seed, step))
+    return [int(i) for i in draws.choice(n, size=batch, replace=False, p=probabilities)]

@@ -1,0 +1,120 @@
+"""`fit`: a prepared mix and a recipe become an adapter with its cue rows.
+
+OUT/checkpoint.pt, loss.jsonl   where a killed run goes on
+OUT/best.pt                     the parameters with the best development score
+OUT/development.jsonl           the score of each evaluation, by task
+OUT/curve.png                   both as a picture, where matplotlib is installed
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from radlite_batch.errors import UsageError
+from training import lora
+from training.batches import Encoded, draw, encoded, weights
+from training.curve import draw_curve
+from training.datasets.base import drawn
+from training.encode import Encoder, Row, open_encoder, pack
+from training.model import Learner, load_base, right
+from training.prepare import read_prepared
+from training.recipe import Recipe
+
+BEST, DEVELOPMENT, CURVE = "best.pt", "development.jsonl", "curve.png"
+
+
+def fit(recipe: Recipe, prepared: Path, out: Path, threads: int, say: Callable[[str], None]) -> None:
+    """Trains to the recipe's end, or until the development score no longer rises; goes on from OUT's checkpoint.
+
+    Raises UsageError for data without a training sample, PackError for a base that is not the recipe's."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(recipe.seed)
+    base, _ = recipe.base_file()
+    encoder = open_encoder(base)
+    train = _encoded(prepared, "train", encoder, recipe, say)
+    if not train:
+        raise UsageError(f"{prepared}: no training sample of the recipe's sources")
+    held = _few(_encoded(prepared, "dev", encoder, recipe, say), recipe.development.samples)
+    loaded = load_base(base, getattr(torch, recipe.dtype), recipe.four_bit)
+    learner = Learner(loaded, recipe.lora, encoder.cue_words())
+    odds = weights([e.sample for e in train], recipe.sources, recipe.tasks)
+
+    def rows(step: int) -> list[Row]:
+        chosen = draw(len(train), odds, min(recipe.batch.samples, len(train)), step, recipe.seed)
+        return pack([train[i].row for i in chosen], recipe.batch.row_tokens)
+
+    begin = time.monotonic()
+    for step in lora.fit(learner, rows, recipe.schedule, out):
+        if step.number % 50 == 0:
+            say(f"step {step.number} of {recipe.schedule.steps}, loss {step.loss:.3f}, {_minutes(begin)} min")
+        if held and (step.number % recipe.development.every == 0 or step.number == recipe.schedule.steps):
+            scores = development_scores(learner, held, recipe.batch.row_tokens)
+            history = _record(out, step.number, scores)
+            say(f"step {step.number}: " + ", ".join(f"{task} {score:.3f}" for task, score in scores.items()))
+            draw_curve(out / lora.LOG, history, out / CURVE)
+            best = max(history, key=lambda point: float(point["mean"]))
+            if best["step"] == step.number:
+                _save(learner, step.number, out / BEST)
+            if len([p for p in history if p["step"] > best["step"]]) >= recipe.development.patience:
+                say("the development score no longer rises")
+                return
+    if not held:
+        _save(learner, recipe.schedule.steps, out / BEST)
+
+
+def development_scores(learner: Learner, held: Sequence[Encoded], row_tokens: int) -> dict[str, float]:
+    """By task, the share of questions with the right answer first: of decisions, of words to tag, of tokens of texts
+    that the texts before them predict; and `mean` over the tasks."""
+    hits: dict[str, list[float]] = {}
+    order = sorted(held, key=lambda e: len(e.row))
+    answers = [answer for row in pack([e.row for e in order], row_tokens) for answer in right(learner, row)]
+    place = 0
+    for e in order:
+        for task, count in zip(e.tasks, e.row.counts, strict=True):
+            hits.setdefault(task, []).extend(answers[place : place + count])
+            place += count
+    scores = {task: float(np.mean(of)) for task, of in sorted(hits.items()) if of}
+    return scores | {"mean": float(np.mean(list(scores.values())))}
+
+
+def _encoded(prepared: Path, split: str, encoder: Encoder, recipe: Recipe, say: Callable[[str], None]) -> list[Encoded]:
+    samples = [s for s in read_prepared(prepared, split) if s.source in recipe.sources]
+    found = encoded(samples, encoder, recipe.style, recipe.batch.most_tokens)
+    n_tokens, left_out = sum(len(e.row) for e in found), len(samples) - len(found)
+    say(f"{split}: {len(found):,} samples, {n_tokens:,} tokens; {left_out} left out")
+    return found
+
+
+def _few(held: Sequence[Encoded], most: int) -> list[Encoded]:
+    """So many of each source, the same at every call."""
+    by_source: dict[str, list[Encoded]] = {}
+    for e in sorted(held, key=lambda e: drawn(f"{e.sample.source} {e.sample.id}")):
+        by_source.setdefault(e.sample.source, []).append(e)
+    return [e for of in by_source.values() for e in of[:most]]
+
+
+def _record(out: Path, step: int, scores: dict[str, float]) -> list[dict[str, Any]]:
+    """Adds an evaluation to the history, in place of any later one a killed run left; returns it."""
+    path = out / DEVELOPMENT
+    before = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    history = [*(point for point in before if point["step"] < step), {"step": step, **scores}]
+    growing = path.with_suffix(".growing")
+    growing.write_text("".join(json.dumps(point) + "\n" for point in history), encoding="utf-8")
+    os.rename(growing, path)
+    return history
+
+
+def _save(learner: Learner, step: int, path: Path) -> None:
+    growing = path.with_suffix(".growing")
+    torch.save({"step": step, "parameters": {n: p.detach() for n, p in learner.trainable().items()}}, growing)
+    os.rename(growing, path)
+
+
+def _minutes(begin: float) -> int:
+    return round((time.monotonic() - begin) / 60)

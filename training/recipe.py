@@ -1,0 +1,168 @@
+"""Recipes: a training run's TOML, fully checked before anything starts."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from radlite_batch.engine.formats import file_sha256
+from radlite_batch.errors import PackError, UsageError, did_you_mean
+from radlite_batch.pack import find_file
+from radlite_batch.tasks.registry import TASKS
+from radlite_batch.tasks.render import Markup, PromptStyle
+from training.datasets.mix import Mix
+from training.datasets.registry import SOURCES
+
+BUILT_IN = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """AdamW with linear warm-up and a cosine down to 0. clip: largest norm of a step's gradient.
+
+    cue_factor: how many times faster the cue rows learn than the adapter."""
+
+    steps: int
+    learning_rate: float = 4e-4
+    cue_factor: float = 1.0
+    warmup: int = 20
+    clip: float = 1.0
+    save_every: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """samples: drawn for a step. row_tokens: they are packed into rows of at most so many tokens. most_tokens: longer
+    samples are left out."""
+
+    samples: int = 12
+    row_tokens: int = 256
+    most_tokens: int = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Development:
+    """every: steps between evaluations. samples: of each source. patience: evaluations without a better score before
+    the end."""
+
+    every: int = 250
+    samples: int = 100
+    patience: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """base: a GGUF as a path or "package:file". sha256: of it, unchecked where empty. start: the markup that opens
+    every prompt. context: tokens a run keeps. sources, tasks: how often a sample is drawn. caps: most training samples
+    by task. dtype: bfloat16 or float32. four_bit: load the base in 4 bits."""
+
+    name: str
+    base: str
+    licence: str
+    schedule: Schedule
+    sources: Mapping[str, float]
+    sha256: str = ""
+    start: str = ""
+    context: int = 8192
+    lora: Lora = Lora()
+    batch: Batch = Batch()
+    development: Development = Development()
+    caps: Mapping[str, int] = field(default_factory=dict)
+    tasks: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    dtype: str = "bfloat16"
+    four_bit: bool = False
+
+    def base_file(self) -> tuple[Path, str]:
+        """The base and its sha256. Raises PackError where it is not there or another than the recipe's."""
+        path = find_file(self.base, Path.cwd())
+        if not path.is_file():
+            raise PackError(f"recipe {self.name}: the base {path} is not there")
+        actual = file_sha256(path)
+        if self.sha256 not in ("", actual):
+            raise PackError(f"recipe {self.name}: {path} has sha256 {actual}, the recipe says {self.sha256}")
+        return path, actual
+
+    @property
+    def style(self) -> PromptStyle:
+        return PromptStyle("native", Markup(start=self.start))
+
+
+_TABLES: dict[str, Any] = {"lora": Lora, "schedule": Schedule, "batch": Batch, "development": Development}
+
+
+def load_recipe(name: str) -> Recipe:
+    """A built-in recipe by name, or a recipe file by path. Raises UsageError naming file and key."""
+    path = Path(name) if name.endswith(".toml") else BUILT_IN / f"{name}.toml"
+    if not path.is_file():
+        known = sorted(p.stem for p in BUILT_IN.glob("*.toml"))
+        raise UsageError(f"no recipe {name!r}{did_you_mean(name, known)}, or the path of a .toml file")
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        for key, kind in _TABLES.items():
+            document[key] = _table(kind, document.get(key, {}), f"{key}.")
+        recipe: Recipe = _table(Recipe, document, "")
+        _numbers(recipe.sources, SOURCES, "sources")
+        _numbers(recipe.tasks, TASKS, "tasks")
+        _numbers(recipe.caps, TASKS, "caps")
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a TOML file ({error})") from None
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    if recipe.dtype not in ("bfloat16", "float32"):
+        raise UsageError(f"{path}: dtype must be bfloat16 or float32")
+    return recipe
+
+
+def _table(kind: Any, table: Mapping[str, Any], prefix: str) -> Any:
+    known = {known.name: known for known in fields(kind)}
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(f"unknown key {prefix + key!r}{did_you_mean(key, known)}")
+        wanted = known[key].type
+        if wanted in (int, float, str, bool):
+            legal = (int, float) if wanted is float else (wanted,)
+            if not isinstance(value, legal) or (isinstance(value, bool) and wanted is not bool):
+                raise UsageError(f"{prefix}{key} must be a {wanted.__name__}")
+    try:
+        return kind(**table)
+    except TypeError as error:
+        missing = str(error).rpartition(": ")[2]
+        raise UsageError(f"{prefix or 'the recipe'}: {missing} is missing") from None
+
+
+def _numbers(table: Mapping[str, Any], known: Mapping[str, Any], name: str) -> None:
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(f"unknown key '{name}.{key}'{did_you_mean(key, known)}")
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+            raise UsageError(f"{name}.{key} must be a number of 0 or more")
+
+
+def mix_of(recipe: Recipe, folders: Sequence[str]) -> Mix:
+    """The recipe's sources, each in its folder: `SOURCE=FOLDER`, or a folder for all that are not named; the written
+    corpus comes with the package. Raises UsageError naming a source without a folder."""
+    named = dict(_named(folder) for folder in folders)
+    own = dict.fromkeys(("corpus", "composed"), Path(__file__).parent / "corpus")
+    found: dict[str, Path] = {}
+    for name in recipe.sources:
+        folder = named.get(name) or own.get(name) or named.get("")
+        if folder is None:
+            raise UsageError(f"source {name}: name its folder with --data; it holds {SOURCES[name].files}")
+        found[name] = folder
+    return Mix(found, caps=recipe.caps, weights=recipe.tasks, seed=recipe.seed)
+
+
+def _named(folder: str) -> tuple[str, Path]:
+    name, _, path = folder.rpartition("=")
+    if name and name not in SOURCES:
+        raise UsageError(f"--data {folder}: unknown source {name!r}{did_you_mean(name, SOURCES)}")
+    return name, Path(path)
