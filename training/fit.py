@@ -29,11 +29,12 @@ from training.recipe import Recipe
 BEST, DEVELOPMENT, CURVE = "best.pt", "development.jsonl", "curve.png"
 
 
-def fit(recipe: Recipe, prepared: Path, out: Path, threads: int, say: Callable[[str], None]) -> None:
+def fit(recipe: Recipe, prepared: Path, out: Path, processes: int, say: Callable[[str], None]) -> None:
     """Trains to the recipe's end, or until the development score no longer rises; goes on from OUT's checkpoint.
 
-    Raises UsageError for data without a training sample, PackError for a base that is not the recipe's."""
-    torch.set_num_threads(threads)
+    processes: of one thread each, on a CPU. Raises UsageError for data without a training sample, PackError for a base
+    that is not the recipe's."""
+    torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     base, _ = recipe.base_file()
     encoder = open_encoder(base)
@@ -49,8 +50,9 @@ def fit(recipe: Recipe, prepared: Path, out: Path, threads: int, say: Callable[[
         chosen = draw(len(train), odds, min(recipe.batch.samples, len(train)), step, recipe.seed)
         return pack([train[i].row for i in chosen], recipe.batch.row_tokens)
 
+    helpers = 0 if torch.cuda.is_available() else processes - 1
     begin = time.monotonic()
-    for step in lora.fit(learner, rows, recipe.schedule, out):
+    for step in lora.fit(learner, rows, recipe.schedule, out, helpers):
         if step.number % 50 == 0:
             say(f"step {step.number} of {recipe.schedule.steps}, loss {step.loss:.3f}, {_minutes(begin)} min")
         if held and (step.number % recipe.development.every == 0 or step.number == recipe.schedule.steps):

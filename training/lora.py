@@ -15,6 +15,7 @@ from radlite_batch.errors import RunChanged
 from training.encode import Row
 from training.model import Learner
 from training.recipe import Schedule
+from training.team import Team
 
 CHECKPOINT, LOG = "checkpoint.pt", "loss.jsonl"
 
@@ -48,23 +49,26 @@ def visits(n: int, batch: int, step: int, seed: int) -> list[int]:
     return chosen
 
 
-def fit(learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Schedule, folder: Path) -> Iterator[Step]:
+def fit(
+    learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Schedule, folder: Path, helpers: int = 0
+) -> Iterator[Step]:
     """Trains, and yields after each step; a folder with a checkpoint is gone on from.
 
-    batch: the rows of step 0, 1, ..., the same at every call. The gradient is that of the mean over all wants of the
-    step, summed row by row. Raises RunChanged where the checkpoint is of another schedule."""
+    batch: the rows of step 0, 1, ..., the same at every call. The gradient is that of the weighted mean over all wants
+    of the step. helpers: processes beside this one. Raises RunChanged where the checkpoint is of another schedule."""
     folder.mkdir(parents=True, exist_ok=True)
     parameters = learner.trainable()
     adapter = [p for p in parameters.values() if p is not learner.cues]
     groups = [{"params": adapter, "factor": 1.0}, {"params": [learner.cues], "factor": schedule.cue_factor}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
     done = _resume(learner, optimizer, schedule, folder)
+    team = Team(learner, helpers)
     with open(folder / LOG, "a", encoding="utf-8") as log:
         for number in range(done, schedule.steps):
             rows = batch(number)
             for group in optimizer.param_groups:
                 group["lr"] = rate(schedule, number) * group["factor"]
-            step = Step(number + 1, _gradient(learner, rows), sum(map(len, rows)))
+            step = Step(number + 1, team.gradient(rows), sum(map(len, rows)))
             torch.nn.utils.clip_grad_norm_(parameters.values(), schedule.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -73,17 +77,6 @@ def fit(learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Sched
             if step.number % schedule.save_every == 0 or step.number == schedule.steps:
                 _save(learner, optimizer, schedule, step.number, folder)
             yield step
-
-
-def _gradient(learner: Learner, rows: Sequence[Row]) -> float:
-    """Adds the gradient of the weighted mean loss over the rows' wants; returns that mean."""
-    weight = sum(want.weight for row in rows for want in row.wants)
-    total = 0.0
-    for row in rows:
-        loss = learner.loss(row) / weight
-        torch.autograd.backward(loss)
-        total += loss.item()
-    return total
 
 
 def _save(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, folder: Path) -> None:

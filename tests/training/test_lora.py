@@ -1,5 +1,6 @@
 """Training on a tiny random Llama: packed equals separate, only adapter and cues learn, a killed run goes on."""
 
+import multiprocessing
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ for library in ("transformers", "peft"):
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from radlite_batch.engine.fake import FakeModel  # noqa: E402
-from radlite_batch.errors import RunChanged  # noqa: E402
+from radlite_batch.errors import EngineError, RunChanged  # noqa: E402
 from radlite_batch.records import Decide, Generate, Prompt, Segment, Tag  # noqa: E402
 from radlite_batch.tasks.spans import words  # noqa: E402
 from training.encode import Asked, Encoder, Row, Want, pack  # noqa: E402
@@ -198,6 +199,28 @@ def test_an_epoch_visits_everything_once() -> None:
     assert sorted(seen[:14]) == sorted(seen[14:]) == list(range(14))
     assert seen[:14] != seen[14:]
     assert seen[:14] != [i for step in range(4) for i in visits(14, 4, step, seed=4)][:14]
+
+
+def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
+    torch.set_num_threads(1)  # a process that has started threads cannot be forked safely
+    schedule, rows = Schedule(3, 1e-2, warmup=1), rows_of()
+    alone, team = learner(), learner()
+    losses = [step.loss for step in fit(alone, lambda step: rows, schedule, tmp_path / "alone")]
+    shared = [step.loss for step in fit(team, lambda step: rows, schedule, tmp_path / "team", helpers=1)]
+    assert shared == pytest.approx(losses, rel=1e-4)
+    for name, parameter in alone.trainable().items():
+        assert torch.allclose(parameter, team.trainable()[name], atol=1e-4), name
+
+
+def test_a_dead_helper_ends_the_training_with_one_line(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    steps = fit(learner(), lambda step: rows_of(), Schedule(9, 1e-2, warmup=1), tmp_path, helpers=1)
+    next(steps)
+    (helper,) = multiprocessing.active_children()
+    helper.kill()
+    helper.join()
+    with pytest.raises(EngineError, match="a training process has ended"):
+        list(steps)
 
 
 def test_the_rate_warms_up_and_falls_to_nothing() -> None:

@@ -1,0 +1,68 @@
+"""Samples become rows, and rare labels are drawn more often."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed; the training extra brings it")
+
+from test_lora import Bytes
+
+from radlite_batch.tasks.registry import cue_names
+from radlite_batch.tasks.render import PromptStyle
+from training.batches import MOST_BALANCE, draw, encoded, weights
+from training.datasets.base import Sample
+from training.encode import TAG_WEIGHT, Encoder
+
+STYLE = PromptStyle("native")
+
+
+class Cues(Bytes):
+    def reserved(self, n: int) -> list[int]:
+        return [1000 + i for i in range(n)]
+
+
+def encoder() -> Encoder:
+    return Encoder(Cues(), cue_names())
+
+
+def staged(number: int, stage: str, source: str = "a") -> Sample:
+    return Sample(source, str(number), str(number), f"Report {number}.", {}, {"n_staging": {"stage": stage}})
+
+
+def test_a_sample_is_one_row_of_all_its_tasks() -> None:
+    targets = {"n_staging": {"stage": "N1"}, "radiology_ner": {"entities": [[0, 4, "anatomy"]]}}
+    (one,) = encoded([Sample("a", "1", "1", "Node in hilum.", {}, targets)], encoder(), STYLE, 100)
+    assert one.tasks == ("n_staging", "radiology_ner") and one.row.counts == (1, 4)
+    assert [want.weight for want in one.row.wants] == [1.0, *[TAG_WEIGHT] * 4]
+
+
+def test_where_only_spans_are_labelled_other_words_are_not_learnt() -> None:
+    targets = {"radiology_ner": {"entities": [[5, 13, "anatomy"]]}}
+    sample = Sample("a", "1", "1", "Node in hilum of left lung.", {"labelled_only": "spans"}, targets)
+    (one,) = encoded([sample], encoder(), STYLE, 100)
+    assert len(one.row.wants) == 2  # "in" and "hilum"
+
+
+def test_a_sample_that_is_too_long_or_lacks_its_inputs_is_left_out() -> None:
+    pair = Sample("a", "2", "2", "", {"premise": "x"}, {"radiology_nli": {"label": "neutral"}})
+    assert encoded([staged(1, "N0"), pair], encoder(), STYLE, 5) == []
+
+
+def test_rare_labels_are_drawn_more_often_and_sources_by_their_weight() -> None:
+    samples = [staged(i, "N0") for i in range(90)] + [staged(90 + i, "N3") for i in range(10)]
+    odds = weights(samples, {"a": 1.0}, {})
+    assert odds.sum() == pytest.approx(1) and odds[95] / odds[0] == pytest.approx(3.0)
+    assert weights([*samples[:90], staged(99, "N3")], {}, {}).max() / odds.min() <= MOST_BALANCE * 2
+    mixed = weights([staged(1, "N0", "a"), staged(2, "N0", "b")], {"a": 1.0, "b": 3.0}, {"n_staging": 2.0})
+    assert mixed[1] / mixed[0] == pytest.approx(3.0)
+
+
+def test_a_step_draws_the_same_samples_at_every_call() -> None:
+    odds = np.array([0.7, 0.1, 0.1, 0.1])
+    steps = [draw(4, odds, 2, step, seed=1) for step in range(200)]
+    assert steps == [draw(4, odds, 2, step, seed=1) for step in range(200)]
+    assert all(len(set(step)) == 2 for step in steps)
+    counts = Counter(i for step in steps for i in step)
+    assert counts[0] > 1.5 * counts[1]
