@@ -7,8 +7,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-WORDS = ("<|end|>", "<|a|>", "<|b|>", "<|c|>", "<|d|>", "<|e|>")  # control tokens; the first ends a text
-ROPE_THETA, EPSILON, CONTEXT = 10_000.0, 1e-6, 512
+# Control tokens, enough for every cue; the first ends a text.
+WORDS = ("<|end|>", *(f"<|{letter}|>" for letter in "abcdefghijklmnopqrstuvwxyzABCDEF"))
+ROPE_THETA, EPSILON, CONTEXT = 10_000.0, 1e-6, 4096
 
 _LAYER = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
