@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from radlite_batch.console import ErrorGroup
-from training.evaluate import evaluate, score_lines
 
 
 @click.group("radlite-train", cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,21 +25,74 @@ def main() -> None:
 @main.command("evaluate")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.argument("reference", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON list.")
-def evaluate_command(out: Path, reference: Path, as_json: bool) -> None:
+@click.option("--archive", type=click.Path(path_type=Path), help="The reports in Parquet, for the baselines by rule.")
+@click.option(
+    "--distinct-from", type=click.Path(path_type=Path), help="What `prepare` wrote: score unseen texts apart."
+)
+@click.option("--against", type=click.Path(path_type=Path), help="Another run's output: score the difference instead.")
+@click.option("--details", is_flag=True, help="Print scores of single labels, systems, classes and shares too.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with details and confusion tables.")
+def evaluate_command(
+    out: Path, reference: Path, archive: Path | None, distinct_from: Path | None, against: Path | None, details: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Score the output OUT of a run against the labels in the Parquet file REFERENCE.
 
-    Each score has its number of labelled reports, its 95 % interval (bootstrap over reports), and where it makes
-    sense what always giving the reference's most frequent answer would score. Rows without an answer are wrong.
+    Each score has its number of labelled reports, its 95 % interval (bootstrap over patients, or over reports where no
+    patient_id is given), and where it makes sense what always giving the reference's most frequent answer would score,
+    and what rules would. Rows without an answer are wrong.
 
     \b
-    Example: radlite-train evaluate out/demo sample_data/labelled.parquet
+    Example: radlite-train evaluate out/demo sample_data/labelled.parquet --archive sample_data/reports.parquet
     """
-    scores = evaluate(out, reference)
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(score) for score in scores], indent=1))
-        return
-    for line in score_lines(scores):
+    from training.evaluate import compare, confusion, difference_lines, evaluate, score_lines
+
+    document: dict[str, Any] = {}
+    if against:
+        document["differences"] = differences = compare(out, against, reference)
+        lines = difference_lines(differences, details)
+    else:
+        document["scores"] = scores = evaluate(out, reference, archive)
+        lines = score_lines(scores, details)
+        if distinct_from:
+            from training.prepare import read_prepared
+            from training.reference import text_sha
+
+            known = {text_sha(sample) for sample in read_prepared(distinct_from, "train")}
+            document["distinct"] = distinct = evaluate(out, reference, archive, known)
+            lines += ["", "Texts that are not in training, each once:", *score_lines(distinct, details)]
+        document["confusion"] = confusion(out, reference)
+    click.echo(json.dumps(document, indent=1, default=dataclasses.asdict) if as_json else "\n".join(lines))
+
+
+@main.command("calibrate")
+@click.argument("pack")
+@click.argument("prepared", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="JSON file of temperatures and errors.")
+@click.option("--limit", type=click.IntRange(1), default=500, show_default=True, help="Held-out samples of each task.")
+@click.option("--write", is_flag=True, help="Write the temperatures into the pack's file.")
+def calibrate_command(pack: str, prepared: Path, output: Path, limit: int, write: bool) -> None:
+    """Fit a temperature for each closed task of PACK on the held-out samples (dev) of PREPARED.
+
+    The errors after calibration are of samples that the temperature was not fitted on. Where matplotlib is installed, a
+    picture of them is written beside the output.
+
+    \b
+    Example: radlite-train calibrate out/pack/smol.toml out/mix --output out/calibration.json --write
+    """
+    from radlite_batch.pack import load_pack
+    from training.calibrate import calibrate, calibration_lines, draw_reliability, write_temperatures
+    from training.datasets.picture import can_draw
+    from training.prepare import read_prepared
+
+    loaded = load_pack(pack)
+    found = calibrate(loaded, read_prepared(prepared, "dev"), limit, click.echo)
+    output.write_text(json.dumps([dataclasses.asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
+    if can_draw():
+        draw_reliability(found, output.with_suffix(".png"))
+    if write:
+        write_temperatures(loaded.path, {one.task: one.temperature for one in found})
+    for line in calibration_lines(found):
         click.echo(line)
 
 
@@ -65,8 +119,8 @@ def prepare_command(recipe: str, data: tuple[str, ...], output: Path) -> None:
     "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help="What `prepare` wrote."
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of checkpoints and curves.")
-@click.option("--threads", type=click.IntRange(1), default=os.cpu_count(), show_default="all cores")
-def fit_command(recipe: str, data: Path, output: Path, threads: int) -> None:
+@click.option("--processes", type=click.IntRange(1), default=os.cpu_count(), show_default="one for each core")
+def fit_command(recipe: str, data: Path, output: Path, processes: int) -> None:
     """Train the adapter and cues of RECIPE; the same command goes on after a kill.
 
     \b
@@ -75,7 +129,7 @@ def fit_command(recipe: str, data: Path, output: Path, threads: int) -> None:
     from training.fit import fit
     from training.recipe import load_recipe
 
-    fit(load_recipe(recipe), data, output, threads, click.echo)
+    fit(load_recipe(recipe), data, output, processes, click.echo)
 
 
 @main.command("export")
@@ -100,3 +154,40 @@ def export_command(recipe: str, fitted: Path, output: Path, merged: str | None) 
 
     for path in export(load_recipe(recipe), fitted, output, merged):
         click.echo(path)
+
+
+@main.command("reproduce")
+@click.argument("packs", metavar="PACK_A PACK_B", nargs=2)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="What `prepare` wrote.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of runs, tables and the page.")
+@click.option("--limit", type=click.IntRange(1), default=500, show_default=True, help="Held-out samples of each task.")
+@click.option("--zero-shot", multiple=True, metavar="PACK", help="What the packs were tuned from: one, or one each.")
+@click.option(
+    "--mix", type=click.Path(path_type=Path), help="The prepared training mix, where it is not that of --data."
+)
+def reproduce_command(packs: tuple[str, str], data: Path, output: Path, **options: Any) -> None:
+    """Run two packs over held-out samples and write the published tables and figures, OUTPUT/index.html.
+
+    Running again goes on where it ended.
+
+    \b
+    Example: radlite-train reproduce out/pack/smol.toml smol --data out/mix --output out/reproduce
+    """
+    from training.reproduce import reproduce
+
+    sys.exit(reproduce(packs, data, output, **options, say=click.echo))
+
+
+@main.command("score")
+@click.argument("pack")
+@click.argument("prepared", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of archives, runs and scores.")
+def score_command(pack: str, prepared: Path, output: Path) -> None:
+    """Run PACK over every report that PREPARED holds out, and score each source apart.
+
+    \b
+    Example: radlite-train score smol out/mix --output out/scores
+    """
+    from training.score import score_pack
+
+    sys.exit(score_pack(pack, prepared, output, click.echo))

@@ -1,49 +1,174 @@
 """Scores the output of `radlite run` against reference labels: what is measured is what ships.
 
-A reference is a Parquet file with `report_id`, unique, and the columns of REFERENCE_COLUMNS; null means not labelled.
-Span offsets count in the text that the run read. A task is scored over the reports that the reference labels and the
-output holds; a row whose status is not `ok` has no answer and is wrong.
+A task is scored over the reports that the reference (see training/reference.py) labels and the output holds; a row
+whose status is not `ok` has no answer and is wrong. Intervals are over patients where the reference names them.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from radlite_batch.errors import UsageError
-from radlite_batch.tasks.abnormality_detection import LABELS, STATES, AbnormalityDetection
-from radlite_batch.tasks.base import ChoiceTask, Spans, Task
+from radlite_batch.records import Report
+from radlite_batch.tasks.base import Task
 from radlite_batch.tasks.rads_assignment import RadsAssignment
-from radlite_batch.tasks.rads_systems import format_label, parse_label
 from radlite_batch.tasks.registry import TASKS
-from radlite_batch.tasks.spans import SpanTask
-from training import scoring
-from training.scoring import Score, Span, Tally, score
+from training import baselines, confidence
+from training.measures import Answers, Closed, closed, decisions, measures, stated_in_full, sureness, systems_of
+from training.reference import REFERENCE_COLUMNS, gold, read_reference, refuse_duplicates
+from training.scoring import Difference, Groups, Score, Tally, difference, in_favour, mcnemar, score
 
-REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
-    "rads_assignment": ("rads_label",),
-    "n_staging": ("n_stage",),
-    "m_staging": ("m_stage",),
-    "abnormality_detection": LABELS,
-    "radiology_ner": ("entities",),
-    "temporal_comparison": ("changes",),
-    "impression_generation": ("impression",),
-    "radiology_qa": ("answer",),
-    "radiology_nli": ("nli_label",),
-}
+_BY_REPORT = ("accuracy", "system_accuracy", "exact_match")  # one answer of each report, right or wrong
+_NO_ANSWER = "no answer"
 
 
-def evaluate(out: Path, reference: Path) -> list[Score]:
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The labelled reports of a task, in the order of their ids, so that the same labels and answers give the same
+    resamples. found: the columns of the task's table, and its confidence."""
+
+    task: Task
+    ids: Sequence[str]
+    gold: Sequence[Any]
+    groups: Groups
+    found: Answers
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the answers carry confidences; written ones do not."""
+        return any(value is not None for value in self.found["confidence"])
+
+
+def evaluate(
+    out: Path, reference: Path, archive: Path | None = None, known: Collection[str] | None = None
+) -> list[Score]:
     """The scores of every task that both the output and the reference hold, in the order of the tasks.
 
-    Raises UsageError where there is nothing to compare or the reference cannot be trusted."""
+    archive: the reports, for the baselines by rule. known: text_sha of texts to leave out; the others then count once
+    each. Raises UsageError where there is nothing to compare or the reference cannot be trusted."""
+    reports = baselines.read_archive(archive) if archive else None
+    scores: list[Score] = []
+    for rows in _read(out, reference, known):
+        ruled = None if reports is None else baselines.answers(rows.task, _reports(rows, reports, archive), rows.gold)
+        for (metric, of), measure in measures(rows.task, rows.gold).items():
+            constant = measure.tally(measure.constant)
+            rule = measure.tally(ruled) if ruled else None
+            scores.append(score(rows.task.name, metric, measure.tally(rows.found), constant, rule, of, rows.groups))
+        scores += _sureness(rows) if rows.is_sure else []
+    return scores
+
+
+def _reports(rows: _Rows, reports: baselines.Archive, path: Path | None) -> list[Report]:
+    for report_id in rows.ids:
+        if report_id not in reports:
+            raise UsageError(f"{path}: report_id {report_id!r}, which is labelled, is not there")
+    return [reports[report_id] for report_id in rows.ids]
+
+
+def _sureness(rows: _Rows) -> Iterator[Score]:
+    """With ece comes ece_if_calibrated: what calibrated confidences would show by chance, its range as interval."""
+    for (metric, of), tally in sureness(rows.task, rows.gold).items():
+        measured = score(rows.task.name, metric, tally(rows.found), of=of, groups=rows.groups)
+        yield measured
+        if metric == "ece":
+            asked = decisions(stated_in_full(rows.task, rows.gold), rows.found)
+            value, low, high = confidence.error_if_calibrated(asked.confidence)
+            yield Score(rows.task.name, "ece_if_calibrated", value, measured.n, low, high, None)
+
+
+def compare(out: Path, against: Path, reference: Path) -> list[Difference]:
+    """Every metric of one output less that of another, over the reports that both hold. Raises UsageError."""
+    others = {rows.task.name: rows for rows in _read(against, reference)}
+    found: list[Difference] = []
+    for one in _read(out, reference):
+        if one.task.name in others:
+            found += _differences(*_shared(one, others[one.task.name]))
+    if not found:
+        raise UsageError(f"{against}: shares no labelled report with {out} for a task that was run")
+    return found
+
+
+def _shared(one: _Rows, other: _Rows) -> tuple[_Rows, _Rows]:
+    ids = set(one.ids) & set(other.ids)
+    return _only(one, ids), _only(other, ids)
+
+
+def _only(rows: _Rows, ids: Collection[str]) -> _Rows:
+    kept = [i for i, report_id in enumerate(rows.ids) if report_id in ids]
+    found = {name: [column[i] for i in kept] for name, column in rows.found.items()}
+    return _Rows(rows.task, [rows.ids[i] for i in kept], [rows.gold[i] for i in kept], rows.groups[kept], found)
+
+
+def _differences(one: _Rows, other: _Rows) -> Iterator[Difference]:
+    if not one.ids:
+        return
+    tallies = {key: measure.tally for key, measure in measures(one.task, one.gold).items()}
+    if one.is_sure and other.is_sure:
+        tallies |= sureness(one.task, one.gold)
+    for (metric, of), tally in tallies.items():
+        a, b = tally(one.found), tally(other.found)
+        p = mcnemar(_right(a), _right(b)) if metric in _BY_REPORT else None
+        yield difference(one.task.name, metric, of, a, b, one.groups, p)
+
+
+def _right(tally: Tally) -> Any:
+    return tally.addends[:, 0] > 0
+
+
+def confusion(out: Path, reference: Path) -> dict[str, dict[str, dict[str, int]]]:
+    """For each closed column, "task.column": how often each answer was given, by the label of the reference."""
+    tables: dict[str, dict[str, dict[str, int]]] = {}
+    for rows in _read(out, reference):
+        questions = closed(rows.task, rows.gold)
+        if isinstance(rows.task, RadsAssignment):
+            questions.append(Closed("system", "confidence", systems_of(rows.gold)))
+        for question in questions:
+            table = tables.setdefault(f"{rows.task.name}.{question.column}", {})
+            for allowed, answer in zip(question.allowed, rows.found[question.column], strict=True):
+                if allowed is not None:
+                    (stated,) = in_favour([allowed], [answer])
+                    counts = table.setdefault(stated, {})
+                    counts[answer or _NO_ANSWER] = counts.get(answer or _NO_ANSWER, 0) + 1
+    return tables
+
+
+def score_lines(scores: Sequence[Score], details: bool = False) -> list[str]:
+    """The scores as a plain table; details: those of single labels, systems, classes and shares too."""
+    lines = [f"{'task':<24}{'metric':<30}{'n':>7}{'score':>8}  {'95 % interval':<16}{'majority':>8}{'by rule':>9}"]
+    for s in scores:
+        if details or not s.of:
+            interval, majority, baseline = f"[{s.low:.3f}, {s.high:.3f}]", _number(s.majority), _number(s.baseline)
+            name = f"{s.metric} {s.of}".strip()
+            lines.append(f"{s.task:<24}{name:<30}{s.n:>7}{s.value:>8.3f}  {interval:<16}{majority:>8}{baseline:>9}")
+    return lines
+
+
+def difference_lines(differences: Sequence[Difference], details: bool = False) -> list[str]:
+    lines = [f"{'task':<24}{'metric':<30}{'n':>7}{'score':>8}{'against':>9}{'diff.':>8}  {'95 % interval':<18}{'p':>8}"]
+    for d in differences:
+        if details or not d.of:
+            interval, name = f"[{d.low:+.3f}, {d.high:+.3f}]", f"{d.metric} {d.of}".strip()
+            values = f"{d.value:>8.3f}{d.other:>9.3f}{d.difference:>+8.3f}"
+            lines.append(f"{d.task:<24}{name:<30}{d.n:>7}{values}  {interval:<18}{_number(d.p):>8}")
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _read(out: Path, reference: Path, known: Collection[str] | None = None) -> Iterator[_Rows]:
+    """The rows of every task that both sides hold. Raises UsageError."""
     parts = {name: sorted((out / name).glob("part-*.parquet")) for name in TASKS}
     if not any(parts.values()):
         raise UsageError(f"{out}: no output of a run is here")
-    labels = _read_reference(reference)
-    scores: list[Score] = []
+    labels, some = read_reference(reference), False
+    if known is not None and "text_sha" not in labels.columns:
+        raise UsageError(f"{reference}: column 'text_sha' is missing, so known texts cannot be told")
     for name, task in TASKS.items():
         columns = REFERENCE_COLUMNS[name]
         missing = [column for column in columns if column not in labels.columns]
@@ -51,134 +176,39 @@ def evaluate(out: Path, reference: Path) -> list[Score]:
             continue
         if missing:
             raise UsageError(f"{reference}: column {missing[0]!r} is missing, {name} needs it")
-        rows = _join(labels, columns, task, parts[name])
+        labelled = labels.filter(pl.any_horizontal(pl.col(columns).is_not_null())).sort("report_id")
+        if known is not None:
+            labelled = labelled.filter(~pl.col("text_sha").is_in(list(known)))
+            labelled = labelled.unique("text_sha", keep="first", maintain_order=True)
+        rows = _join(labelled, columns, task, parts[name])
         if rows.height:
-            scores += _scores(task, columns, rows, reference)
-    if not scores:
+            some = True
+            found = {column: rows[f"found {column}"].to_list() for column in _columns(task)}
+            yield _Rows(task, rows["report_id"].to_list(), gold(task, rows, reference), _groups(rows), found)
+    if not some:
         raise UsageError(f"{reference}: labels no report of {out} for a task that was run")
-    return scores
 
 
-def score_lines(scores: Sequence[Score]) -> list[str]:
-    """The scores as a plain table."""
-    lines = [f"{'task':<24}{'metric':<20}{'n':>8}{'score':>8}  {'95 % interval':<16}{'majority':>8}"]
-    for s in scores:
-        interval, majority = f"[{s.low:.3f}, {s.high:.3f}]", "-" if s.majority is None else f"{s.majority:.3f}"
-        lines.append(f"{s.task:<24}{s.metric:<20}{s.n:>8}{s.value:>8.3f}  {interval:<16}{majority:>8}")
-    return lines
+def _columns(task: Task) -> tuple[str, ...]:
+    return ("confidence", *(column.name for column in task.columns))
 
 
-def _read_reference(path: Path) -> pl.DataFrame:
+def _groups(rows: pl.DataFrame) -> Groups:
+    """A report without a patient stands for itself."""
+    ids = "report " + rows["report_id"]
+    patients = ("patient " + rows["patient_id"].cast(pl.String)).fill_null(ids) if "patient_id" in rows.columns else ids
+    groups: Groups = np.unique(patients.to_numpy(), return_inverse=True)[1]
+    return groups
+
+
+def _join(labelled: pl.DataFrame, columns: Sequence[str], task: Task, parts: list[Path]) -> pl.DataFrame:
+    """report_id, the reference's columns, and `found X` for the task's columns, sorted by id."""
+    kept = ["report_id", *columns, *({"patient_id"} & {*labelled.columns})]
+    found = (pl.when(pl.col("status") == "ok").then(pl.col(name)).alias(f"found {name}") for name in _columns(task))
     try:
-        labels = pl.read_parquet(path, glob=False)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except (OSError, pl.exceptions.PolarsError):
-        raise UsageError(f"{path}: not readable as a Parquet file") from None
-    if "report_id" not in labels.columns:
-        raise UsageError(f"{path}: column 'report_id' is missing")
-    ids = labels["report_id"].cast(pl.String)
-    if ids.null_count():
-        raise UsageError(f"{path}: a row has no report_id")
-    _refuse_duplicates(ids, path)
-    return labels.with_columns(ids)
-
-
-def _refuse_duplicates(ids: pl.Series, path: Path) -> None:
-    twice = ids.filter(ids.is_duplicated())
-    if len(twice):
-        raise UsageError(f"{path}: report_id {twice[0]!r} stands in more than one row")
-
-
-def _join(labels: pl.DataFrame, columns: Sequence[str], task: Task, parts: list[Path]) -> pl.DataFrame:
-    """The labelled reports of a task: report_id, the reference's columns, and `found X` for the task's columns.
-
-    Sorted by id, so that the same labels and answers give the same resamples, and so the same interval."""
-    labelled = labels.filter(pl.any_horizontal(pl.col(columns).is_not_null())).select("report_id", *columns)
-    found = (pl.when(pl.col("status") == "ok").then(pl.col(c.name)).alias(f"found {c.name}") for c in task.columns)
-    try:
-        rows = labelled.lazy().join(pl.scan_parquet(parts, glob=False).select("report_id", *found), on="report_id")
-        joined = rows.sort("report_id").collect()
+        answered = pl.scan_parquet(parts, glob=False).select("report_id", *found)
+        joined = labelled.lazy().select(kept).join(answered, on="report_id").sort("report_id").collect()
     except (OSError, pl.exceptions.PolarsError):
         raise UsageError(f"{parts[0].parent}: not readable as the output of a run") from None
-    _refuse_duplicates(joined["report_id"], parts[0].parent)
+    refuse_duplicates(joined["report_id"], parts[0].parent)
     return joined
-
-
-def _scores(task: Task, columns: Sequence[str], rows: pl.DataFrame, path: Path) -> list[Score]:
-    """The scores of one task, by its kind."""
-    found = {column.name: rows[f"found {column.name}"].to_list() for column in task.columns}
-    labels = partial(_labels, rows, path)
-    if isinstance(task, AbnormalityDetection):
-        flags = _by_report([labels(column, partial(_one_of, STATES), " | ".join(STATES)) for column in columns])
-        answers, usual = _by_report([found[column] for column in columns]), scoring.flag_majority(flags)
-        return [score(task.name, name, f(flags, answers), f(flags, usual)) for name, f in _FLAG_METRICS.items()]
-    (column,) = columns
-    if isinstance(task, RadsAssignment):
-        rads = labels(column, parse_label, "a RADS label")
-        whole, systems = [format_label(*label) for label in rads], [label[0] for label in rads]
-        return [
-            _label_score(task, "accuracy", scoring.accuracy, whole, found["label"]),
-            _label_score(task, "system_accuracy", scoring.accuracy, systems, found["system"]),
-        ]
-    if isinstance(task, ChoiceTask):
-        legal = task.choice.labels
-        stated = labels(column, partial(_one_of, legal), " | ".join(legal))
-        return [_label_score(task, name, f, stated, found[task.column]) for name, f in _LABEL_METRICS.items()]
-    if isinstance(task, SpanTask):
-        spans = labels(column, partial(_spans, task), f"a list of spans with {task.label_key}, start, end")
-        named = [_spans(task, value or []) for value in found[task.column]]
-        return [
-            score(task.name, "exact_f1", scoring.span_f1(spans, named)),
-            score(task.name, "relaxed_f1", scoring.span_f1(spans, named, relaxed=True)),
-        ]
-    texts = labels(column, _text, "text")
-    return [score(task.name, "rouge_l", scoring.rouge_l(texts, found[task.headline]))]
-
-
-_LABEL_METRICS = {"accuracy": scoring.accuracy, "macro_f1": scoring.macro_f1}
-_FLAG_METRICS = {
-    "micro_f1": scoring.flag_micro_f1,
-    "macro_f1": scoring.flag_macro_f1,
-    "per_label_accuracy": scoring.flag_accuracy,
-}
-
-
-def _label_score(
-    task: Task, name: str, metric: Callable[..., Tally], gold: Sequence[str], answers: Sequence[str | None]
-) -> Score:
-    return score(task.name, name, metric(gold, answers), metric(gold, scoring.majority(gold)))
-
-
-def _labels(rows: pl.DataFrame, path: Path, column: str, read: Callable[[Any], Any], wanted: str) -> list[Any]:
-    """A reference column, each label read; null stays None. A label no run can answer is the reference's mistake."""
-    labels = []
-    for report_id, label in rows.select("report_id", column).iter_rows():
-        try:
-            labels.append(None if label is None else read(label))
-        except (KeyError, TypeError, ValueError):
-            raise UsageError(f"{path}: {column} of report {report_id!r} is not {wanted}") from None
-    return labels
-
-
-def _one_of(legal: Sequence[str], label: Any) -> str:
-    if label not in legal:
-        raise ValueError
-    return str(label)
-
-
-def _text(label: Any) -> str:
-    if not isinstance(label, str):
-        raise TypeError
-    return label
-
-
-def _spans(task: SpanTask, value: Any) -> list[Span]:
-    output = task.questions[0].output
-    assert isinstance(output, Spans)
-    return [(int(span["start"]), int(span["end"]), _one_of(output.labels, span[task.label_key])) for span in value]
-
-
-def _by_report(columns: Sequence[Sequence[str | None]]) -> scoring.Flags:
-    """Columns, one per flag, as rows, one per report."""
-    return list(zip(*columns, strict=True))

@@ -86,7 +86,7 @@ def development_scores(learner: Learner, held: Sequence[Encoded], row_tokens: in
 
 
 def _encoded(prepared: Path, split: str, encoder: Encoder, recipe: Recipe, say: Callable[[str], None]) -> list[Encoded]:
-    samples = [s for s in read_prepared(prepared, split) if s.source in recipe.sources]
+    samples = [s for s in read_prepared(prepared, split) if recipe.sources.get(s.source)]
     found = encoded(samples, encoder, recipe.style, recipe.batch.most_tokens)
     n_tokens, left_out = sum(len(e.row) for e in found), len(samples) - len(found)
     say(f"{split}: {len(found):,} samples, {n_tokens:,} tokens; {left_out} left out")

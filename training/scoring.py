@@ -1,8 +1,8 @@
 """Metrics of predictions against reference labels, with intervals. Knows no task and no file.
 
-Every metric here is the mean, over parts (one, or one per class), of a sum over reports divided by another sum over
-reports. A Tally holds both addends for each report and part, so that one formula gives the value of a sample and of
-all its bootstrap resamples at once:
+Every metric here depends on sums over reports only. A Tally holds what each report adds, so that one function gives the
+value of a sample and of all its bootstrap resamples at once. Most are the mean, over parts (one, or one per class), of
+one sum divided by another:
 
     accuracy            right answers / answers due
     F1                  2 x hits / (predicted + in the reference), one part per class for the macro mean
@@ -11,33 +11,57 @@ all its bootstrap resamples at once:
 A part that occurs on neither side (a class nobody named) is left out of the mean; where every part is, there was
 nothing to find and nothing was found, and the value is 1.
 
-A prediction of None is a report without an answer: always wrong, and no class of its own.
+A prediction of None is a report without an answer: always wrong, and no class of its own. A reference may allow several
+labels of which one is right; it is read in favour of the prediction (`in_favour`) before it is compared.
 """
 
-import re
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Tally = Floats  # (reports, parts, 2): numerator and denominator
+Bools = NDArray[np.bool_]
+Groups = NDArray[np.int64]  # (reports,): the patient of each, counted from 0
+Allowed = str | tuple[str, ...]  # a reference label, or those of which one is right
 Span = tuple[int, int, str]  # start, end, label
 Flags = Sequence[Sequence[str | None]]  # a row per report, a state per flag; None in a reference: not labelled
 
 RESAMPLES = 1000
 _WEIGHTS_AT_ONCE = 4_000_000
-_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """addends: (reports, k). of: sums of them, (..., k), to the metric, (...). rows: the reports it is over, where not
+    all; the others add nothing."""
+
+    addends: Floats
+    of: Callable[[Floats], Floats]
+    rows: Bools | None = None
+
+    @property
+    def n(self) -> int:
+        return len(self.addends) if self.rows is None else int(self.rows.sum())
+
+    def only(self, rows: Bools) -> "Tally":
+        """The metric over these reports alone."""
+        return Tally(self.addends * rows[:, None], self.of, rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """One metric of one task over n reports.
 
-    low, high: 95 % percentile bootstrap over reports. majority: the same metric for the answer that is most frequent
-    in the reference, given to every report; None where no constant answer makes sense."""
+    low, high: 95 % percentile bootstrap over reports, or over patients where they are known. majority: the same metric
+    where every report gets the answer that is most frequent in the reference; of spans, none. baseline: the same metric
+    of answers by rule (training/baselines.py). Both are None for metrics of confidence. of: the label, system, class or
+    share that the metric is about, "" for the whole task."""
 
     task: str
     metric: str
@@ -46,61 +70,151 @@ class Score:
     low: float
     high: float
     majority: float | None
+    baseline: float | None = None
+    of: str = ""
 
 
-def score(task: str, metric: str, tally: Tally, majority: Tally | None = None) -> Score:
-    low, high = interval(tally)
-    constant = None if majority is None else value(majority)
-    return Score(task, metric, value(tally), len(tally), low, high, constant)
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A metric of one output less that of another over the same n reports, with the paired bootstrap's 95 % interval.
+
+    p: of the exact McNemar test, for accuracies; it takes reports as independent."""
+
+    task: str
+    metric: str
+    of: str
+    n: int
+    value: float
+    other: float
+    difference: float
+    low: float
+    high: float
+    p: float | None
+
+
+def score(
+    task: str,
+    metric: str,
+    tally: Tally,
+    majority: Tally | None = None,
+    baseline: Tally | None = None,
+    of: str = "",
+    groups: Groups | None = None,
+) -> Score:
+    low, high = interval(tally, groups)
+    constant, ruled = (None if t is None else value(t) for t in (majority, baseline))
+    return Score(task, metric, value(tally), tally.n, low, high, constant, ruled, of)
+
+
+def difference(
+    task: str, metric: str, of: str, one: Tally, other: Tally, groups: Groups | None = None, p: float | None = None
+) -> Difference:
+    both = _paired(one, other)
+    low, high = interval(both, groups)
+    return Difference(task, metric, of, both.n, value(one), value(other), value(both), low, high, p)
 
 
 def value(tally: Tally) -> float:
-    return float(_mean_ratio(tally.sum(axis=0)))
+    return float(tally.of(tally.addends.sum(axis=0)))
 
 
-def interval(tally: Tally, seed: int = 0) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of the value over resamples of the reports, drawn with replacement."""
-    n, draws = len(tally), np.random.default_rng(seed)
-    addends = tally.reshape(n, -1)
+def interval(tally: Tally, groups: Groups | None = None, seed: int = 0) -> tuple[float, float]:
+    """The 2.5th and 97.5th percentile of the value over resamples, drawn with replacement: of reports, or of groups
+    with all their reports. Tallies over as many units get the same draws."""
+    addends = tally.addends if tally.rows is None else tally.addends[tally.rows]
+    if groups is not None:
+        addends = _summed(addends, groups if tally.rows is None else groups[tally.rows])
+    n = len(addends)
     step = max(1, _WEIGHTS_AT_ONCE // n)
-    values: list[Floats] = []
-    for begin in range(0, RESAMPLES, step):
-        size = min(step, RESAMPLES - begin)
-        drawn = draws.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
-        values.append(_mean_ratio((times @ addends).reshape(size, *tally.shape[1:])))
+    begins = range(0, RESAMPLES, step)
+    values = [tally.of(_times(n, begin, min(step, RESAMPLES - begin), seed) @ addends) for begin in begins]
     low, high = np.percentile(np.concatenate(values), (2.5, 97.5))
     return float(low), float(high)
 
 
+@lru_cache(maxsize=4)
+def _times(n: int, begin: int, size: int, seed: int) -> Floats:
+    """(size, n): how often each unit is in each of these resamples."""
+    drawn = np.random.default_rng((seed, begin)).integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+    return np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
+
+
+def _summed(addends: Floats, groups: Groups) -> Floats:
+    _, unit = np.unique(groups, return_inverse=True)
+    sums = np.zeros((unit.max(initial=-1) + 1, addends.shape[1]))
+    np.add.at(sums, unit, addends)
+    return sums
+
+
+def _paired(one: Tally, other: Tally) -> Tally:
+    k = one.addends.shape[1]
+    rows = None if one.rows is None or other.rows is None else one.rows | other.rows
+    addends = np.concatenate((one.addends, other.addends), axis=1)
+    return Tally(addends, lambda sums: one.of(sums[..., :k]) - other.of(sums[..., k:]), rows)
+
+
+def mcnemar(one: Bools, other: Bools) -> float:
+    """Two-sided exact p that two systems are right equally often, from (reports,) whether each is (McNemar 1947)."""
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    n = only_one + only_other
+    fewer = range(min(only_one, only_other) + 1)
+    ways = (math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in fewer)  # logarithms
+    return min(1.0, 2 * sum(math.exp(log - n * math.log(2)) for log in ways))
+
+
+def ratios(numerators: NDArray[Any], denominators: NDArray[Any]) -> Tally:
+    """The mean over parts of sum / sum; both are (reports, parts)."""
+    return Tally(np.concatenate((numerators, denominators), axis=1).astype(np.float64), _mean_ratio)
+
+
+def mean(values: Sequence[float]) -> Tally:
+    column = np.array(values, dtype=np.float64)[:, None]
+    return ratios(column, np.ones_like(column))
+
+
 def _mean_ratio(sums: Floats) -> Floats:
-    """(..., parts, 2) to (...): the mean ratio of the parts whose denominator is not 0."""
-    numerators, denominators = sums[..., 0], sums[..., 1]
+    """(..., 2 x parts) to (...): the mean ratio of the parts whose denominator is not 0."""
+    numerators, denominators = np.split(sums, 2, axis=-1)
     occurs = denominators > 0
-    ratios = numerators / np.where(occurs, denominators, 1)
+    fractions = numerators / np.where(occurs, denominators, 1)
     count = occurs.sum(axis=-1)
-    return np.where(count > 0, ratios.sum(axis=-1) / np.maximum(count, 1), 1.0)
+    return np.where(count > 0, fractions.sum(axis=-1) / np.maximum(count, 1), 1.0)
 
 
-def _f1(gold: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Tally:
+def _f1(gold: Bools, predicted: Bools) -> Tally:
     """(reports, classes) memberships to a tally with one part per class."""
-    return np.stack((2.0 * (gold & predicted), 1.0 * gold + predicted), axis=-1)
+    return ratios(2.0 * (gold & predicted), 1.0 * gold + predicted)
 
 
-def accuracy(gold: Sequence[str], predicted: Sequence[str | None]) -> Tally:
-    right = [float(g == p) for g, p in zip(gold, predicted, strict=True)]
-    return np.stack((np.array(right), np.ones(len(right))), axis=-1)[:, None, :]
+def in_favour(gold: Sequence[Allowed], predicted: Sequence[str | None]) -> list[str]:
+    """One label of each reference: the predicted one if it is allowed, else the first."""
+    pairs = zip(map(_labels, gold), predicted, strict=True)
+    return [found if found is not None and found in allowed else allowed[0] for allowed, found in pairs]
 
 
-def macro_f1(gold: Sequence[str], predicted: Sequence[str | None]) -> Tally:
+def _labels(allowed: Allowed) -> tuple[str, ...]:
+    return (allowed,) if isinstance(allowed, str) else allowed
+
+
+def right(gold: Sequence[Allowed], predicted: Sequence[str | None]) -> Bools:
+    """(reports,): whether the answer is among those allowed."""
+    return np.array([found in _labels(allowed) for allowed, found in zip(gold, predicted, strict=True)], dtype=bool)
+
+
+def accuracy(gold: Sequence[Allowed], predicted: Sequence[str | None]) -> Tally:
+    return mean([float(r) for r in right(gold, predicted)])
+
+
+def macro_f1(gold: Sequence[Allowed], predicted: Sequence[str | None]) -> Tally:
     """Over the labels of the reference and of the predictions."""
-    classes = np.array(sorted({label for label in (*gold, *predicted) if label is not None}), object)
-    return _f1(np.array(gold, object)[:, None] == classes, np.array(predicted, object)[:, None] == classes)
+    stated = in_favour(gold, predicted)
+    classes = np.array(sorted({label for label in (*stated, *predicted) if label is not None}), object)
+    return _f1(np.array(stated, object)[:, None] == classes, np.array(predicted, object)[:, None] == classes)
 
 
-def majority(gold: Sequence[str]) -> list[str]:
-    """The most frequent label for every report; of equally frequent ones the first by name."""
-    counts = Counter(gold)
+def majority(gold: Sequence[Allowed]) -> list[str]:
+    """The label that is right most often, for every report; of equally frequent ones the first by name."""
+    counts = Counter(label for allowed in gold for label in _labels(allowed))
     return [min(counts, key=lambda label: (-counts[label], label))] * len(gold)
 
 
@@ -113,7 +227,7 @@ def flag_accuracy(gold: Flags, predicted: Flags) -> Tally:
     """Each flag's share of right states; their mean over the flags."""
     states, answers = _states(gold), _states(predicted)
     labelled = states != ""
-    return np.stack((1.0 * (labelled & (states == answers)), 1.0 * labelled), axis=-1)
+    return ratios(1.0 * (labelled & (states == answers)), 1.0 * labelled)
 
 
 def flag_macro_f1(gold: Flags, predicted: Flags) -> Tally:
@@ -124,12 +238,12 @@ def flag_macro_f1(gold: Flags, predicted: Flags) -> Tally:
 
 def flag_micro_f1(gold: Flags, predicted: Flags) -> Tally:
     """F1 of "positive" over all flags together."""
-    together: Tally = flag_macro_f1(gold, predicted).sum(axis=1, keepdims=True)
-    return together
+    hits, named = np.split(flag_macro_f1(gold, predicted).addends, 2, axis=1)
+    return ratios(hits.sum(axis=1, keepdims=True), named.sum(axis=1, keepdims=True))
 
 
-def flag_majority(gold: Flags) -> list[list[str | None]]:
-    """Each flag's most frequent state, for every report."""
+def flag_majority(gold: Sequence[Sequence[Allowed | None]]) -> list[list[str | None]]:
+    """Each flag's state that is right most often, for every report."""
     columns = ([state for state in column if state is not None] for column in zip(*gold, strict=True))
     return [[majority(column)[0] if column else None for column in columns]] * len(gold)
 
@@ -139,8 +253,15 @@ def span_f1(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]],
 
     A hit has the same label and the same offsets, or when relaxed any overlap; each span is hit once at most."""
     hits = relaxed_hits if relaxed else exact_hits
-    rows = [[[2.0 * hits(g, p), float(len(g) + len(p))]] for g, p in zip(gold, predicted, strict=True)]
-    return np.array(rows)
+    found = [[2.0 * hits(g, p)] for g, p in zip(gold, predicted, strict=True)]
+    named = [[float(len(g) + len(p))] for g, p in zip(gold, predicted, strict=True)]
+    return ratios(np.array(found), np.array(named))
+
+
+def span_jaccard(gold: Sequence[Sequence[Span]], predicted: Sequence[Sequence[Span]]) -> Tally:
+    """Mean over reports of spans that both sides have / spans that either has; 1 where neither has any."""
+    pairs = [(set(g), set(p)) for g, p in zip(gold, predicted, strict=True)]
+    return mean([len(g & p) / len(g | p) if g | p else 1.0 for g, p in pairs])
 
 
 def exact_hits(gold: Sequence[Span], predicted: Sequence[Span]) -> int:
@@ -161,27 +282,3 @@ def relaxed_hits(gold: Sequence[Span], predicted: Sequence[Span]) -> int:
                 hits += 1
                 break
     return hits
-
-
-def rouge_l(gold: Sequence[str], predicted: Sequence[str | None]) -> Tally:
-    rows = [[[text_rouge_l(g, p or ""), 1.0]] for g, p in zip(gold, predicted, strict=True)]
-    return np.array(rows)
-
-
-def text_rouge_l(gold: str, predicted: str) -> float:
-    """ROUGE-L of one text: the F-measure, beta 1, of the longest common subsequence of words (Lin 2004).
-
-    Words are runs of letters and digits in lower case; two texts without a word score 0."""
-    a, b = _WORD.findall(gold.lower()), _WORD.findall(predicted.lower())
-    return 2 * common_subsequence(a, b) / (len(a) + len(b)) if a or b else 0.0
-
-
-def common_subsequence(a: Sequence[str], b: Sequence[str]) -> int:
-    """Length of the longest common subsequence, one row of the table at a time."""
-    above = [0] * (len(b) + 1)
-    for word in a:
-        row = [0]
-        for j, other in enumerate(b):
-            row.append(above[j] + 1 if word == other else max(above[j + 1], row[j]))
-        above = row
-    return above[-1]

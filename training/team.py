@@ -47,7 +47,7 @@ class Team:
             for link, share in zip(self._links, shares, strict=True):
                 link.send((share, weight))
             total = _backward(self._learner, own, weight)
-            total += sum(link.recv() for link in self._links)
+            total += sum(float(link.recv()) for link in self._links)
         except (EOFError, OSError):
             raise EngineError("a training process has ended; run the same command to go on") from None
         for grads in self._grads:

@@ -15,7 +15,9 @@ from radlite_batch.run import run
 from radlite_batch.tasks.abnormality_detection import LABELS
 from radlite_batch.tasks.registry import TASKS
 from training.cli import main
-from training.evaluate import REFERENCE_COLUMNS, evaluate
+from training.evaluate import compare, confusion, evaluate
+from training.measures import stated_in_full
+from training.reference import REFERENCE_COLUMNS
 from training.scoring import Score
 
 TEXTS = ("Heart size is normal.", "Small left effusion.", "Clear lungs.", "New basal opacity.", "Old fracture.", "")
@@ -62,7 +64,7 @@ def stages(tmp_path: Path) -> Path:
 def write_stages(out: Path, rows: list[tuple[str, str, str | None]]) -> None:
     (out / "n_staging").mkdir(parents=True)
     table = pl.DataFrame(rows, ("report_id", "status", "stage"), orient="row")
-    table = table.with_columns(alternatives=pl.lit(None))
+    table = table.with_columns(alternatives=pl.lit(None), confidence=pl.lit(None, pl.Float32))
     table[:2].write_parquet(out / "n_staging" / "part-00000.parquet")
     table[2:].write_parquet(out / "n_staging" / "part-00001.parquet")
 
@@ -73,7 +75,8 @@ def write(folder: Path, labels: pl.DataFrame | dict[str, list[object]]) -> Path:
 
 
 def by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
-    return {(score.task, score.metric): score for score in scores}
+    """The scores of whole tasks."""
+    return {(score.task, score.metric): score for score in scores if not score.of}
 
 
 def test_a_run_against_its_own_answers_loses_only_the_row_without_one(
@@ -97,19 +100,144 @@ def test_scores_do_not_depend_on_the_order_of_the_reference(out: Path, labels: p
     assert evaluate(out, write(tmp_path, labels.reverse())) == scores
 
 
-def test_every_task_is_scored_by_metrics_it_declares(out: Path, labels: pl.DataFrame, tmp_path: Path) -> None:
+def test_every_task_is_scored_by_the_metrics_it_declares(out: Path, labels: pl.DataFrame, tmp_path: Path) -> None:
     scores = evaluate(out, write(tmp_path, labels))
     assert [*dict.fromkeys(score.task for score in scores)] == list(TASKS)
-    assert all(score.metric in TASKS[score.task].metrics for score in scores)
+    for name, task in TASKS.items():
+        assert {*task.metrics} <= {score.metric for score in scores if score.task == name}, name
 
 
-def test_constant_answers_stand_beside_closed_tasks_only(out: Path, labels: pl.DataFrame, tmp_path: Path) -> None:
-    labels = labels.with_columns(rads_label=pl.Series(["BI-RADS 2", "BI-RADS 2", "BI-RADS 3", "none", "none", "none"]))
-    scores = by_name(evaluate(out, write(tmp_path, labels)))
-    assert scores["rads_assignment", "accuracy"].majority == pytest.approx(3 / 6)
-    assert scores["rads_assignment", "system_accuracy"].majority == pytest.approx(3 / 6)
-    open_tasks = {task for (task, _), score in scores.items() if score.majority is None}
-    assert open_tasks == {"radiology_ner", "temporal_comparison", "impression_generation", "radiology_qa"}
+def test_constant_answers_stand_beside_all_answers(out: Path, labels: pl.DataFrame, tmp_path: Path) -> None:
+    labels = labels.with_columns(
+        rads_label=pl.Series(["BI-RADS 2", "BI-RADS 2", "BI-RADS 3", "none", "none", "none"]),
+        answer=pl.Series(["No.", "no", "Yes.", "no", "no", "Yes."]),
+    )
+    scores = evaluate(out, write(tmp_path, labels))
+    found = by_name(scores)
+    assert found["rads_assignment", "accuracy"].majority == pytest.approx(3 / 6)
+    assert found["rads_assignment", "system_accuracy"].majority == pytest.approx(3 / 6)
+    assert found["radiology_qa", "exact_match"].majority == pytest.approx(4 / 6)
+    (breast,) = [score for score in scores if (score.metric, score.of) == ("accuracy", "BI-RADS")]
+    assert (breast.n, breast.majority) == (3, pytest.approx(2 / 3))
+    of_confidence = {"accuracy_at", "ece", "ece_if_calibrated"}
+    assert all((score.majority is None) == (score.metric in of_confidence) for score in scores)
+    # Of spans the constant answer is none; as text, it still has its headings.
+    assert found["radiology_ner", "exact_f1"].majority == 0 and found["radiology_ner", "rouge_l"].majority > 0
+
+
+def test_the_confidences_of_closed_answers_are_scored(out: Path, labels: pl.DataFrame, tmp_path: Path) -> None:
+    # The last row is empty; every other answer is right.
+    labels = labels.with_columns(edema=pl.lit("negative|absent"))
+    scores = evaluate(out, write(tmp_path, labels))
+    sure = {(s.task, s.of): s for s in scores if s.metric == "accuracy_at"}
+    assert {task for task, _ in sure} == {
+        "rads_assignment", "n_staging", "m_staging", "abnormality_detection", "radiology_nli",
+    }  # fmt: skip
+    assert sure["n_staging", "100 %"].value == pytest.approx(5 / 6)
+    assert (sure["n_staging", "80 %"].n, sure["n_staging", "80 %"].value) == (5, 1)
+    stage = pl.read_parquet(out / "n_staging" / "*.parquet").sort("report_id")
+    gaps = sum(1 - c for c in stage["confidence"].to_list() if c is not None)  # each answer in a bin of its own
+    assert by_name(scores)["n_staging", "ece"].value == pytest.approx(gaps / 6, abs=1e-6)
+
+
+def test_a_flag_with_several_labels_allowed_says_nothing_of_calibration() -> None:
+    rows = [tuple(("negative", "absent") if label == "edema" else ("absent",) for label in LABELS)] * 3
+    whole = stated_in_full(TASKS["abnormality_detection"], rows)
+    assert [question.column for question in whole] == [label for label in LABELS if label != "edema"]
+    unlabelled = [tuple(None if label == "edema" else ("absent",) for label in LABELS)] * 3
+    assert len(stated_in_full(TASKS["abnormality_detection"], unlabelled)) == 13
+
+
+def test_written_answers_have_no_confidence_to_score(stages: Path, tmp_path: Path) -> None:
+    scores = evaluate(stages, write(tmp_path, {"report_id": ["1", "2"], "n_stage": ["N0", "N0"]}))
+    assert {score.metric for score in scores} == {"accuracy", "macro_f1"}
+
+
+def test_a_label_may_be_several(stages: Path, tmp_path: Path) -> None:
+    reference = write(tmp_path, {"report_id": list("1234"), "n_stage": ["N0|NX", "N1|N2", "N1", "NX|N0"]})
+    accuracy, _ = evaluate(stages, reference)
+    assert (accuracy.value, accuracy.majority) == (2 / 4, 2 / 4)
+
+
+def test_flags_that_are_not_coded_are_no_positives(out: Path, labels: pl.DataFrame, tmp_path: Path) -> None:
+    answers = pl.read_parquet(out / "abnormality_detection" / "*.parquet").filter(status="ok").sort("report_id")
+    positive = answers["edema"].to_list().count("positive")
+    labels = labels.filter(pl.col("report_id") != "05").with_columns(edema=pl.lit("negative|uncertain|absent"))
+    scores = {(s.metric, s.of): s for s in evaluate(out, write(tmp_path, labels))}
+    assert ("f1", "edema") not in scores
+    assert scores["accuracy", "edema"].value == pytest.approx(1 - positive / 5)
+
+
+def test_intervals_are_over_patients_where_they_are_named(stages: Path, tmp_path: Path) -> None:
+    columns: dict[str, list[object]] = {"report_id": list("1234"), "n_stage": ["N0", "N0", "N0", "N0"]}
+    alone, _ = evaluate(stages, write(tmp_path, columns))
+    together, _ = evaluate(stages, write(tmp_path, columns | {"patient_id": ["a"] * 4}))
+    assert alone.value == together.value == 2 / 4 and alone.low < alone.high
+    assert together.low == together.high == 2 / 4  # one patient: every resample is the sample
+    apart, _ = evaluate(stages, write(tmp_path, columns | {"patient_id": [None] * 4}))
+    assert apart == alone
+
+
+def test_texts_of_training_are_left_out_and_the_others_count_once(stages: Path, tmp_path: Path) -> None:
+    columns: dict[str, list[object]] = {
+        "report_id": list("1234"), "n_stage": ["N0", "N1", "N1", "N1"], "text_sha": ["x", "x", "y", "z"],
+    }  # fmt: skip
+    accuracy, _ = evaluate(stages, write(tmp_path, columns), known={"y"})
+    assert (accuracy.n, accuracy.value) == (2, 1 / 2)  # report 1 right, report 4 without an answer
+    del columns["text_sha"]
+    with pytest.raises(UsageError, match="column 'text_sha' is missing"):
+        evaluate(stages, write(tmp_path, columns), known={"y"})
+
+
+def test_rules_are_measured_on_the_archive(stages: Path, tmp_path: Path) -> None:
+    reference = write(tmp_path, {"report_id": list("123"), "n_stage": ["N0", "N2", "N1"]})
+    archive = tmp_path / "reports.parquet"
+    pl.DataFrame({"report_id": list("123"), "text": ["pN0.", "pT1 pN2 M0.", "No nodes."]}).write_parquet(archive)
+    accuracy, _ = evaluate(stages, reference, archive)
+    assert (accuracy.value, accuracy.baseline) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    pl.DataFrame({"report_id": list("12"), "text": ["pN0.", "pN2."]}).write_parquet(archive)
+    with pytest.raises(UsageError, match=r"reports\.parquet: report_id '3', which is labelled, is not there"):
+        evaluate(stages, reference, archive)
+
+
+def test_answers_are_counted_by_the_references_label(stages: Path, tmp_path: Path) -> None:
+    reference = write(tmp_path, {"report_id": list("1234"), "n_stage": ["N0", "N1|N0", "N0", "N3"]})
+    assert confusion(stages, reference) == {"n_staging.stage": {"N0": {"N0": 2, "N1": 1}, "N3": {"no answer": 1}}}
+
+
+def test_rads_is_tabled_by_label_and_by_system(out: Path, labels: pl.DataFrame, tmp_path: Path) -> None:
+    tables = confusion(out, write(tmp_path, labels))
+    for column in ("label", "system"):
+        table = tables[f"rads_assignment.{column}"]
+        assert sum(n for row in table.values() for n in row.values()) == 6
+        assert all(gold in row or "no answer" in row for gold, row in table.items())
+
+
+def test_two_outputs_are_compared_over_the_reports_that_both_hold(stages: Path, tmp_path: Path) -> None:
+    write_stages(tmp_path / "other", [("2", "ok", "N1"), ("3", "ok", "N1"), ("4", "ok", "N1"), ("9", "ok", "N1")])
+    reference = write(tmp_path, {"report_id": list("12349"), "n_stage": ["N0", "N0", "N0", "N1", "N1"]})
+    accuracy, macro = compare(stages, tmp_path / "other", reference)
+    assert (accuracy.metric, accuracy.n, accuracy.value, accuracy.other) == (
+        "accuracy", 3, pytest.approx(1 / 3), pytest.approx(1 / 3),
+    )  # fmt: skip
+    assert (accuracy.difference, accuracy.p) == (0, 1) and accuracy.low < 0 < accuracy.high
+    # N0: 1 hit of 1 found and 2 due, against none; N1: none of 1 found, against 1 hit of 3 found and 1 due.
+    assert macro.difference == pytest.approx((2 / 3 + 0) / 2 - (0 + 2 / 4) / 2) and macro.p is None
+
+
+def test_an_output_does_not_differ_from_itself(out: Path, labels: pl.DataFrame, tmp_path: Path) -> None:
+    found = compare(out, out, write(tmp_path, labels))
+    assert {difference.task for difference in found} == set(TASKS)
+    assert {(d.difference, d.low, d.high) for d in found} == {(0, 0, 0)}
+    assert {d.p for d in found if d.metric == "system_accuracy"} == {1}
+    assert any(d.metric == "ece" for d in found)
+
+
+def test_outputs_that_share_no_label_are_not_compared(stages: Path, tmp_path: Path) -> None:
+    write_stages(tmp_path / "other", [("7", "ok", "N1"), ("8", "ok", "N1"), ("9", "ok", "N1")])
+    reference = write(tmp_path, {"report_id": ["1", "9"], "n_stage": ["N0", "N1"]})
+    with pytest.raises(UsageError, match="other: shares no labelled report with"):
+        compare(stages, tmp_path / "other", reference)
 
 
 def test_stages_are_joined_by_id_over_the_parts_and_an_unparsed_row_is_wrong(stages: Path, tmp_path: Path) -> None:
@@ -187,10 +315,48 @@ def test_the_command_prints_a_table_or_json(stages: Path, tmp_path: Path) -> Non
     table = CliRunner().invoke(main, ["evaluate", str(stages), str(reference)])
     assert table.exit_code == 0
     head, accuracy, _ = table.output.splitlines()
-    assert head.split() == ["task", "metric", "n", "score", "95", "%", "interval", "majority"]
-    assert accuracy.split()[:4] == ["n_staging", "accuracy", "4", "0.750"] and accuracy.split()[-1] == "0.500"
+    assert head.split() == ["task", "metric", "n", "score", "95", "%", "interval", "majority", "by", "rule"]
+    assert accuracy.split()[:4] == ["n_staging", "accuracy", "4", "0.750"] and accuracy.split()[-2:] == ["0.500", "-"]
     document = json.loads(CliRunner().invoke(main, ["evaluate", str(stages), str(reference), "--json"]).output)
-    assert document[0]["value"] == 0.75 and document[0]["low"] <= 0.75 <= document[0]["high"]
+    score = document["scores"][0]
+    assert score["value"] == 0.75 and score["low"] <= 0.75 <= score["high"]
+    assert document["confusion"]["n_staging.stage"]["N1"] == {"N1": 1, "no answer": 1}
+
+
+def test_the_command_prints_details_when_asked(out: Path, labels: pl.DataFrame, tmp_path: Path) -> None:
+    reference = write(tmp_path, labels)
+    plain, detailed = (
+        CliRunner().invoke(main, ["evaluate", str(out), str(reference), *more]).output for more in ([], ["--details"])
+    )
+    assert {*plain.splitlines()} < {*detailed.splitlines()}
+    assert " f1 " not in plain and any(line.split()[1:3] == ["accuracy", "edema"] for line in detailed.splitlines())
+
+
+def test_the_command_prints_differences(stages: Path, tmp_path: Path) -> None:
+    reference = write(tmp_path, {"report_id": ["1", "2", "3", "4"], "n_stage": ["N0", "N0", "N1", "N1"]})
+    write_stages(tmp_path / "other", [("1", "ok", "N0"), ("2", "ok", "N1"), ("3", "ok", "N0"), ("4", "ok", "N0")])
+    arguments = ["evaluate", str(stages), str(reference), "--against", str(tmp_path / "other")]
+    head, accuracy, _ = CliRunner().invoke(main, arguments).output.splitlines()
+    assert head.split()[:6] == ["task", "metric", "n", "score", "against", "diff."] and head.split()[-1] == "p"
+    assert accuracy.split()[:6] == ["n_staging", "accuracy", "4", "0.750", "0.250", "+0.500"]
+    document = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).output)
+    assert document["differences"][0]["p"] == 0.5
+
+
+def test_the_command_scores_texts_that_are_not_in_training(stages: Path, tmp_path: Path) -> None:
+    pytest.importorskip("datasets", reason="datasets is not installed; the training extra brings it")
+    from training.datasets.mix import Mix
+    from training.prepare import prepare, read_prepared
+    from training.reference import text_sha
+
+    tokens = [{"background": [], "findings": [word], "impression": ["Seen", "."]} for word in ("Cyst", "Mass")]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in tokens))
+    prepare(Mix({"zhang2018": tmp_path}), tmp_path / "mix")
+    seen = text_sha(read_prepared(tmp_path / "mix", "train")[0])
+    reference = write(tmp_path, {"report_id": list("123"), "n_stage": ["N0", "N0", "N1"], "text_sha": ["a", seen, "c"]})
+    arguments = ["evaluate", str(stages), str(reference), "--distinct-from", str(tmp_path / "mix"), "--json"]
+    document = json.loads(CliRunner().invoke(main, arguments).output)
+    assert [document[part][0]["n"] for part in ("scores", "distinct")] == [3, 2]
 
 
 def test_the_command_reports_a_mistake_in_one_line_with_code_2(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every metric against values worked out by hand, the interval, and the constant answer beside it."""
+"""Every metric against values worked out by hand, intervals and differences, and the constant answer beside them."""
 
 import itertools
 import random
@@ -11,20 +11,23 @@ from training.scoring import (
     RESAMPLES,
     Span,
     accuracy,
-    common_subsequence,
+    difference,
     exact_hits,
     flag_accuracy,
     flag_macro_f1,
     flag_majority,
     flag_micro_f1,
+    in_favour,
     interval,
     macro_f1,
     majority,
+    mcnemar,
+    mean,
     relaxed_hits,
-    rouge_l,
+    right,
     score,
     span_f1,
-    text_rouge_l,
+    span_jaccard,
     value,
 )
 
@@ -54,6 +57,22 @@ def test_majority_is_the_most_frequent_label_and_its_score_the_constant_answers(
     assert score("t", "accuracy", accuracy(GOLD, FOUND), accuracy(GOLD, majority(GOLD))).majority == pytest.approx(0.6)
     # N0: 3 hits of 5 found and 3 due; N1 and N2: none.
     assert value(macro_f1(GOLD, majority(GOLD))) == pytest.approx((6 / 8 + 0 + 0) / 3)
+
+
+def test_any_label_that_the_reference_allows_is_right() -> None:
+    gold = [("N1", "N2"), ("N1", "N2"), "N0", ("N1", "N2")]
+    found = ["N2", "N0", "N0", None]
+    assert in_favour(gold, found) == ["N2", "N1", "N0", "N1"]
+    assert right(gold, found).tolist() == [True, False, True, False]
+    assert value(accuracy(gold, found)) == pytest.approx(2 / 4)
+    # N0: 1 hit of 2 found and 1 due; N1: 0 of 0 and 2; N2: 1 of 1 and 1.
+    assert value(macro_f1(gold, found)) == pytest.approx((2 / 3 + 0 + 1) / 3)
+
+
+def test_the_constant_answer_is_the_one_that_is_right_most_often() -> None:
+    assert majority([("a", "b"), ("b", "c"), "c", "a", "b"]) == ["b"] * 5
+    flags = [[("positive",), None], [("negative", "absent"), None], [("absent",), None]]
+    assert flag_majority(flags) == [["absent", None]] * 3
 
 
 def test_flag_f1_is_of_the_positive_state_where_the_flag_is_labelled() -> None:
@@ -113,26 +132,15 @@ def test_relaxed_hits_are_the_most_pairs_there_can_be() -> None:
         assert relaxed_hits(gold, found) == most(gold, found)
 
 
+def test_jaccard_is_the_mean_over_reports_of_shared_spans() -> None:
+    gold: list[list[Span]] = [[(0, 4, "a"), (5, 9, "b")], [], [(0, 3, "a")]]
+    found: list[list[Span]] = [[(0, 4, "a"), (5, 9, "a")], [], []]
+    assert value(span_jaccard(gold, found)) == pytest.approx((1 / 3 + 1 + 0) / 3)
+
+
 def test_nothing_to_find_and_nothing_found_is_right() -> None:
     assert value(span_f1([[]], [[]])) == 1
     assert value(span_f1([[]], [[(0, 4, "a")]])) == 0
-
-
-def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence() -> None:
-    # Lin 2004: against "police killed the gunman" the first shares 3 of 4 words in order, the second 2 of 4.
-    assert text_rouge_l("police killed the gunman", "police kill the gunman") == pytest.approx(3 / 4)
-    assert text_rouge_l("police killed the gunman", "the gunman kill police") == pytest.approx(2 / 4)
-    assert text_rouge_l("No effusion.", "no pleural EFFUSION") == pytest.approx(2 * 2 / (2 + 3))
-    assert text_rouge_l("Normal.", "") == text_rouge_l("-", ".") == 0
-
-
-def test_common_subsequence_may_skip_on_both_sides() -> None:
-    assert common_subsequence("abcbdab", "bdcaba") == 4
-    assert common_subsequence("", "abc") == 0
-
-
-def test_rouge_l_of_reports_is_their_mean_with_a_missing_answer_as_0() -> None:
-    assert value(rouge_l(["clear lungs", "clear lungs"], ["clear lungs", None])) == pytest.approx(1 / 2)
 
 
 def test_interval_covers_the_value_and_is_the_same_every_time() -> None:
@@ -170,3 +178,57 @@ def test_a_score_states_its_number_of_reports() -> None:
     record = score("n_staging", "accuracy", accuracy(GOLD, FOUND))
     assert (record.task, record.metric, record.n, record.majority) == ("n_staging", "accuracy", 5, None)
     assert record.low <= record.value <= record.high
+
+
+def test_interval_over_patients_is_that_of_patients_drawn_one_by_one() -> None:
+    gold, found = GOLD * 8, (["N0", "N0", "N1", "N1", None] * 4 + ["N0", "N1", "N2", "N1", "N2"] * 4)
+    patients = np.repeat(np.arange(8), 5)
+    draws = np.random.default_rng(9)
+    values = []
+    for _ in range(RESAMPLES):
+        drawn = [i for patient in draws.integers(8, size=8) for i in np.flatnonzero(patients == patient)]
+        values.append(value(macro_f1([gold[i] for i in drawn], [found[i] for i in drawn])))
+    expected = tuple(np.percentile(values, (2.5, 97.5)))
+    assert interval(macro_f1(gold, found), patients) == pytest.approx(expected, abs=0.03)
+
+
+def test_patients_with_many_equal_reports_widen_the_interval() -> None:
+    tally = accuracy(["a"] * 100, ["a"] * 50 + ["b"] * 50)
+    alone, together = interval(tally), interval(tally, np.repeat(np.arange(10), 10))
+    # The normal approximation of a share of a half: in 100 reports, and in 10 patients.
+    assert alone == pytest.approx((0.40, 0.60), abs=0.03)
+    assert together == pytest.approx((0.19, 0.81), abs=0.06)
+
+
+def test_a_metric_over_some_reports_has_their_number_and_their_interval() -> None:
+    tally = accuracy(["a"] * 100, ["a"] * 50 + ["b"] * 50)
+    some = tally.only(np.arange(100) < 60)
+    assert (some.n, value(some)) == (60, pytest.approx(5 / 6))
+    assert interval(some) == interval(accuracy(["a"] * 60, ["a"] * 50 + ["b"] * 10))
+    assert interval(some, np.arange(100)) == interval(some)
+
+
+def test_a_difference_is_paired() -> None:
+    one, other = mean([1.0, 0.0] * 50), mean([0.8, -0.2] * 50)
+    found = difference("t", "m", "", one, other)
+    assert (found.value, found.other, found.n, found.p) == (0.5, pytest.approx(0.3), 100, None)
+    # Each report differs by the same, so chance has no part in it.
+    assert (found.difference, found.low, found.high) == pytest.approx((0.2, 0.2, 0.2))
+
+
+def test_a_difference_of_unlike_numbers_of_classes_is_that_of_the_values() -> None:
+    one, other = macro_f1(GOLD, FOUND), macro_f1(GOLD, ["N3"] * 5)
+    assert difference("t", "m", "", one, other).difference == pytest.approx(value(one) - value(other))
+
+
+def test_mcnemar_is_the_exact_binomial_of_the_reports_that_only_one_gets_right() -> None:
+    one = np.array([True] * 9 + [False] + [True] * 20 + [False] * 5)
+    other = np.array([False] * 9 + [True] + [True] * 20 + [False] * 5)
+    assert mcnemar(one, other) == mcnemar(other, one) == pytest.approx(2 * (1 + 10) / 2**10)
+    assert mcnemar(one, one) == 1
+
+
+def test_mcnemar_of_many_reports_is_still_exact() -> None:
+    one = np.arange(6000) < 3100
+    # The normal approximation with its correction for continuity: z = (200 - 1) / sqrt(6000).
+    assert mcnemar(one, ~one) == pytest.approx(0.0102, abs=0.0002)

@@ -1,0 +1,37 @@
+"""Every held-out source is run and scored apart, and a second call changes nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("datasets", reason="datasets is not installed; the training extra brings it")
+
+from radlite_batch.errors import RunChanged
+from training.datasets.mix import Mix
+from training.prepare import prepare
+from training.score import score_pack
+
+RECORDS = [
+    {"id": "a", "text": "One node in the hilum.", "n": "N1", "m": "M0"},
+    {"id": "b", "text": "No nodes.", "n": "N0"},
+    {"id": "c", "premise": "A node.", "hypothesis": "No node.", "label": "contradiction"},
+]
+
+
+def test_sources_are_scored_apart_and_once(tmp_path: Path) -> None:
+    for part in ("train", "heldout"):
+        (tmp_path / "corpus" / part).mkdir(parents=True)
+        lines = [json.dumps({**record, "id": f"{part}-{record['id']}"}) for record in RECORDS[: 3 if part > "i" else 2]]
+        (tmp_path / "corpus" / part / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    prepare(Mix({"corpus": tmp_path / "corpus"}), tmp_path / "mix")
+    said: list[str] = []
+    assert score_pack("fake", tmp_path / "mix", tmp_path / "out", said.append) == 0
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())["corpus"]["all"]
+    assert {(s["task"], s["n"]) for s in scores if s["metric"] == "accuracy"} == {("n_staging", 2), ("m_staging", 1)}
+    assert "corpus" in said
+    runs = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").rglob("*.parquet")}
+    assert score_pack("fake", tmp_path / "mix", tmp_path / "out", said.append) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").rglob("*.parquet")} == runs
+    with pytest.raises(RunChanged):
+        score_pack("smol-zero", tmp_path / "mix", tmp_path / "out", said.append)

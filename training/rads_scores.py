@@ -1,0 +1,65 @@
+"""What a wrong RADS category means: how far off it is on the system's scale, and on which side of the line to act."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+
+from radlite_batch.tasks.rads_systems import NO_SYSTEM, Category, parse_label, system_named
+from training.scoring import Tally, mean
+
+# One of each row is true of a report, gravest last: by rank, and by the line between acting and waiting.
+BY_RANK = ("exact", "same_tier", "incomparable", "over_call", "under_call")
+BY_LINE = ("exact", "same_side", "needless", "dangerous")
+CLASSES = tuple(dict.fromkeys((*BY_RANK, *BY_LINE)))
+
+
+def by_rank(gold: str, found: str | None) -> str:
+    """exact; same_tier (4A for 4B, LR-M for LR-5); over_call or under_call by whole ranks; incomparable: a category off
+    the scale, another system, or no answer. NI-RADS has two sites, and the graver class of the two counts."""
+    if gold == found:
+        return "exact"
+    if found is None or system_of(gold) != system_of(found):
+        return "incomparable"
+    pairs = zip(_sites(gold), _sites(found), strict=False)
+    return max((_step(g, f) for g, f in pairs), key=BY_RANK.index)
+
+
+def by_line(gold: str, found: str | None) -> str:
+    """exact; dangerous: the reference is actionable (on any site) and the answer is not, or there is none; needless:
+    the other way round; same_side: another label that leads to the same."""
+    if gold == found:
+        return "exact"
+    act, acts = (any(site.actionable for site in _sites(label)) if label else False for label in (gold, found))
+    return "same_side" if act == acts else "dangerous" if act else "needless"
+
+
+def severity(gold: Sequence[str], found: Sequence[str | None], name: str) -> Tally:
+    """The share of one of CLASSES over the reports to which a system applies."""
+    classify = by_rank if name in BY_RANK else by_line
+    applies = np.array([system_of(label) != NO_SYSTEM for label in gold], dtype=bool)
+    return mean([float(classify(g, f) == name) for g, f in zip(gold, found, strict=True)]).only(applies)
+
+
+@cache
+def system_of(label: str) -> str:
+    return parse_label(label)[0]
+
+
+@cache
+def _sites(label: str) -> tuple[Category, ...]:
+    """The label's categories: one, for NI-RADS that of the primary site and of the neck, none for `none`."""
+    system, *names = parse_label(label)
+    if system == NO_SYSTEM:
+        return ()
+    categories = {category.name: category for category in system_named(system).categories}
+    return tuple(categories[name] for name in names if name is not None)
+
+
+def _step(gold: Category, found: Category) -> str:
+    if gold.name == found.name:
+        return "exact"
+    if gold.rank is None or found.rank is None:
+        return "incomparable"
+    step = int(found.rank) - int(gold.rank)
+    return "same_tier" if step == 0 else "over_call" if step > 0 else "under_call"

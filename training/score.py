@@ -1,0 +1,51 @@
+"""A pack over everything that a prepared mix holds out, source by source: archives, ordinary runs, scores.
+
+OUT/archives/SOURCE   reports.parquet and labels.parquet
+OUT/runs/SOURCE       an ordinary run over it, of the tasks that its labels know
+OUT/scores.json       the scores of each source, and those over texts that training does not hold
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import polars as pl
+
+from radlite_batch.archive import ArchiveSpec
+from radlite_batch.job import Job, Output
+from radlite_batch.run import run
+from radlite_batch.tasks.registry import TASKS
+from training.evaluate import evaluate, score_lines
+from training.prepare import read_prepared
+from training.reference import REFERENCE_COLUMNS, text_sha, write_archive
+
+
+def score_pack(pack: str, prepared: Path, out: Path, say: Callable[[str], None]) -> int:
+    """Runs what is not finished, then scores. Returns the exit code of a run that was stopped, or 0.
+
+    Raises UsageError, PackError, or RunChanged where OUT holds the runs of another pack."""
+    archives = out / "archives"
+    if not archives.exists():
+        write_archive(read_prepared(prepared, "dev"), archives)
+    known = {text_sha(sample) for sample in read_prepared(prepared, "train")}
+    document = {}
+    for folder in sorted(archives.iterdir()):
+        labels, reports, runs = folder / "labels.parquet", folder / "reports.parquet", out / "runs" / folder.name
+        summary = run(Job(ArchiveSpec((str(reports),)), _labelled(labels), Output(runs), pack))
+        if summary.state != "complete":
+            return summary.exit_code
+        scores, unseen = evaluate(runs, labels, reports), evaluate(runs, labels, reports, known)
+        document[folder.name] = {"all": [asdict(s) for s in scores], "unseen": [asdict(s) for s in unseen]}
+        say(f"{folder.name}")
+        say("\n".join(score_lines(scores)))
+        if unseen[0].n < scores[0].n:
+            say("texts that are not in training, each once:\n" + "\n".join(score_lines(unseen)))
+    (out / "scores.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _labelled(labels: Path) -> tuple[str, ...]:
+    """The tasks that some report of the reference is labelled for."""
+    columns = pl.read_parquet(labels).select(pl.all().is_not_null().any()).row(0, named=True)
+    return tuple(task for task in TASKS if any(columns.get(name) for name in REFERENCE_COLUMNS[task]))
