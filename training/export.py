@@ -56,7 +56,9 @@ def pack_text(recipe: Recipe, sha256: str, adapter: Path) -> str:
         "adapter": adapter.name, "adapter_sha256": file_sha256(adapter), "merge": True,
     }  # fmt: skip
     about = {"name": recipe.name, "about": f"{recipe.name}, tuned", "licence": recipe.licence, "style": "native"}
-    tables: dict[str, dict[str, Any]] = {"markup": {"start": recipe.start}, f"models.{recipe.name}": values, "routes": {"default": recipe.name}}
+    tables: dict[str, dict[str, Any]] = {
+        "markup": {"start": recipe.start}, f"models.{recipe.name}": values, "routes": {"default": recipe.name},
+    }  # fmt: skip
     lines = [f"{key} = {json.dumps(value)}" for key, value in about.items()]
     for name, table in tables.items():
         lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]

@@ -24,7 +24,7 @@ from training.datasets.mix import SPLITS, Entry, Fate, Mix, decide, entry
 from training.datasets.picture import can_draw, draw
 from training.datasets.registry import SOURCES
 
-COLUMNS = ("source", "id", "group", "split", "text", "fields", "targets")
+COLUMNS = ("source", "id", "group", "split", "text", "fields", "targets", "subset")
 Document = dict[str, Any]
 
 

@@ -44,7 +44,7 @@ _BAR = "|"
 
 
 def write_archive(samples: Iterable[Sample], folder: Path) -> list[str]:
-    """Writes FOLDER/<source>/reports.parquet and labels.parquet, and returns the sources.
+    """Writes FOLDER/<source>/reports.parquet and labels.parquet, or <source>-<subset>; returns their names.
 
     Left out, as nothing that a run writes answers them: RADS labels without a category, and spans where only some words
     are labelled. A sample of nothing else is left out too. Raises UsageError where FOLDER is there already,
@@ -58,7 +58,7 @@ def write_archive(samples: Iterable[Sample], folder: Path) -> list[str]:
             key = {"report_id": sample.id, "patient_id": sample.group}
             report = {name: sample.fields.get(name) or None for name in REPORT_COLUMNS[3:]}
             pair = key | {"text": sample.text or None} | report, key | {"text_sha": text_sha(sample)} | labels
-            rows.setdefault(sample.source, []).append(pair)
+            rows.setdefault("-".join(filter(None, (sample.source, sample.subset))), []).append(pair)
     for source, pairs in rows.items():
         (folder / source).mkdir(parents=True)
         reports, labels_of_reports = zip(*pairs, strict=True)

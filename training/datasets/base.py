@@ -17,7 +17,7 @@ class Sample:
     id: unique within the source. group: what must not be split (patient, study, or one text's records). split: the
     source's own, "train", "dev" or "test", or None where `prepare` draws it. text and fields: as the archive reader
     gives them. targets: by task, by question of the task: a label, a list of labels of which one is right, spans as
-    [start, end, label], or a text; a question without a target is not asked."""
+    [start, end, label], or a text; a question without a target is not asked. subset: of the source, scored apart."""
 
     source: str
     id: str
@@ -26,6 +26,7 @@ class Sample:
     fields: Mapping[str, str] = field(default_factory=dict)
     targets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     split: str | None = None
+    subset: str = ""
 
     def blocks(self, task: str) -> tuple[Block, ...] | None:
         """The task's inputs as the engine would build them, None where they are missing."""

@@ -3,7 +3,7 @@
 Terms: MIT.
 
 Pathology, not radiology: long texts with traces of OCR. Stages come from the registry, so some are not in the text.
-Half of the patients are held out, by a hash of the patient.
+Half of the patients are held out, by a hash of the patient. Reports that print their N code are a subset, `printed`.
 """
 
 import re
@@ -16,19 +16,21 @@ from training.datasets.base import Sample, drawn
 from training.datasets.files import Record, find, rows
 
 FILE = "tcga_path_tnm_dev.csv"
+_PRINTED, _FLAGS = "explicit_pN_in_text", {"0": False, "1": True}
 _STAGES = {"n_staging": ("ajcc_pathologic_n", "N[0-3X]"), "m_staging": ("ajcc_pathologic_m", "M[01X]")}
 
 
 def read(folder: Path) -> Iterator[Sample]:
     """A sample for every report with a stage. Raises ArchiveError naming file, row and column."""
-    columns = ("patient_filename", "text", *(column for column, _ in _STAGES.values()))
+    columns = ("patient_filename", "text", _PRINTED, *(column for column, _ in _STAGES.values()))
     for row in rows(find(folder, FILE), columns):
         name = row.text("patient_filename")
         group = f"tcga:{name.partition('.')[0]}"
         targets = _targets(row)
         if targets and row.text("text"):
             split = "dev" if drawn(group) < 0.5 else "train"
-            yield Sample("tcga", name, group, row.text("text"), {}, targets, split)
+            subset = "printed" if row.one_of(_PRINTED, _FLAGS) else ""
+            yield Sample("tcga", name, group, row.text("text"), {}, targets, split, subset)
 
 
 def _targets(row: Record) -> dict[str, dict[str, Any]]:

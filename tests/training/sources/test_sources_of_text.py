@@ -11,18 +11,24 @@ from training.datasets import ct_rate, llava_med, medqa, merlin, negex, tcga, zh
 REST = ["negative", "uncertain", "absent"]
 
 
-def stage_row(patient: str, n: str, m: str) -> dict[str, str]:
-    return {"patient_filename": f"{patient}.0a-1", "ajcc_pathologic_n": n, "ajcc_pathologic_m": m, "text": "Nodes."}
+def stage_row(patient: str, n: str, m: str, printed: str = "0") -> dict[str, str]:
+    stages = {"ajcc_pathologic_n": n, "ajcc_pathologic_m": m, "explicit_pN_in_text": printed}
+    return {"patient_filename": f"{patient}.0a-1", **stages, "text": "Nodes."}
 
 
 def test_tcga_stages_collapse_and_blanks_are_not_asked(tmp_path: Path) -> None:
-    rows = [stage_row("TCGA-A", "N2b", ""), stage_row("TCGA-B", "", ""), stage_row("TCGA-C", "N0 (i-)", "cM0 (i+)")]
+    rows = [
+        stage_row("TCGA-A", "N2b", ""),
+        stage_row("TCGA-B", "", ""),
+        stage_row("TCGA-C", "N0 (i-)", "cM0 (i+)", "1"),
+    ]
     table(tmp_path / tcga.FILE, rows)
     samples = list(tcga.read(tmp_path))
     assert [(s.group, dict(s.targets)) for s in samples] == [
         ("tcga:TCGA-A", {"n_staging": {"stage": "N2"}}),
         ("tcga:TCGA-C", {"n_staging": {"stage": "N0"}, "m_staging": {"stage": "M0"}}),
     ]
+    assert [s.subset for s in samples] == ["", "printed"]
 
 
 def test_tcga_holds_out_half_of_the_patients(tmp_path: Path) -> None:
