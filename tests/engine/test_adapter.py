@@ -21,7 +21,7 @@ LIMITS = Limits(n_batch=64, n_cells=128, n_seqs=4)
 
 @pytest.fixture(scope="module")
 def weights() -> Weights:
-    file, _ = load_pack("smol").prepare("smol")
+    file, _ = load_pack("smol-zero").prepare("smol")
     assert file.path is not None
     return Weights(file.path)
 

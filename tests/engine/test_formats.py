@@ -63,7 +63,7 @@ def test_a_coarse_format_runs_only_if_its_labels_are_those_of_bf16(
 @needs_model
 def test_converted_once_and_a_changed_byte_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RADLITE_CACHE", str(tmp_path))
-    spec = load_pack("smol").models["smol"]
+    spec = load_pack("smol-zero").models["smol"]
     base = find_file(spec.base, Path())
     said: list[str] = []
     first = formats.fastest(base, spec.sha256, same, said.append)

@@ -19,7 +19,7 @@ from training.export import write_adapter, write_merged
 
 RANK, ALPHA = 4, 8
 LIMITS = Limits(n_batch=64, n_cells=256, n_seqs=4)
-N_VOCAB, HIDDEN = 264, 64
+N_VOCAB, HIDDEN = 291, 64
 CUE, TEXT = 3, 200  # a control token, a byte
 
 
@@ -169,10 +169,10 @@ def test_a_file_that_is_no_adapter_is_refused(base: Path, tmp_path: Path) -> Non
     (tmp_path / "cut.gguf").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.gguf").write_bytes(b"GGUF and nothing more")
     for name, message in (
-        ("cut", "not a GGUF"),
-        ("text", "not a GGUF"),
+        ("cut", "not a sound GGUF"),
+        ("text", "not a sound GGUF"),
         ("base", "not a LoRA"),
-        ("none", "not a GGUF"),
+        ("none", "No such file"),
     ):
         with pytest.raises(PackError, match=rf"{name}\.gguf: {message}"):
             read_adapter(tmp_path / f"{name}.gguf")

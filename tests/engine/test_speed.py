@@ -17,7 +17,7 @@ pytestmark = [
 
 
 def test_processes_are_measured_together() -> None:
-    file, _ = load_pack("smol").prepare("smol")
+    file, _ = load_pack("smol-zero").prepare("smol")
     assert file.path is not None
     core = machine.cores()[-1]
     assert prompt_speed(file.path, [(core,), (core,)], 64, 0.1) > 10
