@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test clean
+.PHONY: demo test faults clean
 
 demo: $(VENV)/.run
 	@rm -rf out/demo
@@ -17,6 +17,11 @@ test: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
+faults: $(VENV)/.dev
+	@rm -f out/faults.jsonl
+	RADLITE_FAULTS=full $(BIN)/python -m pytest tests/faults
+	@$(BIN)/python tests/faults/table.py
+
 clean:
 	rm -rf $(VENV) build *.egg-info
 
@@ -28,5 +33,5 @@ $(VENV)/.run: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --editable '.[smol,dev]'
+	$(BIN)/pip install --quiet --editable '.[smol,dev,training]'
 	@touch $@ $(VENV)/.run

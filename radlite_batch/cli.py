@@ -18,12 +18,16 @@ from radlite_batch.console import ErrorGroup
 from radlite_batch.errors import RadliteError, UsageError
 from radlite_batch.job import Job, Output, load_job
 from radlite_batch.pack import BUILT_IN, Pack, load_pack, pack_names
+from radlite_batch.pages.commands import diff_command, report_command
 from radlite_batch.plan import describe, estimate, make_plan
 from radlite_batch.progress import Progress
-from radlite_batch.results.summary import summary_lines
-from radlite_batch.run import run
+from radlite_batch.rerun import rerun
+from radlite_batch.results.schemas import dictionary_lines
+from radlite_batch.results.summary import RunSummary, summary_lines
+from radlite_batch.run import Stopped, retry, run
 from radlite_batch.status import read_status, status_lines
 from radlite_batch.tasks.registry import TASKS
+from radlite_batch.verify import verify
 
 
 @click.group("radlite", cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,10 +103,57 @@ def run_command(**arguments: Any) -> None:
     Example: radlite run --input reports.csv --tasks n_staging,m_staging --output OUT
     """
     job = _job(**arguments)
-    summary = run(job, Progress())
-    for line in summary_lines(summary.document(), job.output.path):
+    _end(run, job, job.output.path)
+
+
+def _end(do: Callable[[Any, Progress], RunSummary], of: Any, out: Path) -> None:
+    """Does a run, prints its summary, and exits with its code."""
+    try:
+        summary = do(of, Progress())
+    except Stopped as stop:
+        sys.exit(128 + stop.number)
+    for line in summary_lines(summary.document(), out):
         click.echo(line)
     sys.exit(summary.exit_code)
+
+
+@main.command("retry")
+@click.argument("out", type=click.Path(path_type=Path))
+def retry_command(out: Path) -> None:
+    """Answer a run's failed rows again, and whatever it left undone.
+
+    All other rows stay as they are. Rows that fail for their input's sake, such as undecodable bytes, fail again.
+
+    \b
+    Example: radlite retry OUT
+    """
+    _end(retry, out, out)
+
+
+@main.command("verify")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--rerun", "share", type=click.FloatRange(0, 1), default=0.0, help="Share of rows to answer again.")
+def verify_command(out: Path, share: float) -> None:
+    """Check an output: every byte, schemas, counts, vocabularies, and the archive it was made from.
+
+    With --rerun a random share of the rows is answered again, and the labels are compared.
+
+    \b
+    Exit codes: 0 whole and complete; 1 something is wrong, named line by line; 3 whole, but the run is not complete.
+
+    \b
+    Example: radlite verify OUT --rerun 0.01
+    """
+    verdict = verify(out)
+    click.echo(f"checked   {verdict.parts} parts, {verdict.bytes:,} bytes, {verdict.rows} rows")
+    if share and not verdict.findings:
+        again = rerun(out, share, Progress().say)
+        verdict.findings += again.findings
+        click.echo(f"rerun     {again.rows} rows, {again.labels} labels compared, {again.near_ties} near ties differ")
+    for finding in verdict.findings:
+        click.echo(f"wrong     {finding}")
+    click.echo(("damaged" if verdict.findings else "whole") + ("" if verdict.complete else ", and not complete"))
+    sys.exit(verdict.exit_code)
 
 
 @main.command("plan")
@@ -135,20 +186,30 @@ def status_command(out: Path, as_json: bool) -> None:
     click.echo(json.dumps(status, indent=1) if as_json else "\n".join(status_lines(status)))
 
 
+main.add_command(report_command)
+main.add_command(diff_command)
+
+
 @main.command("tasks")
 @click.argument("name", required=False)
-def tasks_command(name: str | None) -> None:
+@click.option("--dictionary", is_flag=True, help="Print the data dictionary of the output, as Markdown.")
+def tasks_command(name: str | None, dictionary: bool) -> None:
     """List the tasks, or one task's columns.
 
     \b
     Example: radlite tasks rads_assignment
+    Example: radlite tasks --dictionary > dictionary.md
     """
+    if name is not None and name not in TASKS:
+        raise UsageError(f"unknown task {name!r}; see `radlite tasks`")
+    if dictionary:
+        for line in dictionary_lines(TASKS.values() if name is None else [TASKS[name]]):
+            click.echo(line)
+        return
     if name is None:
         for task in TASKS.values():
             click.echo(f"{task.name:<24}{task.about} (needs {task.needs})")
         return
-    if name not in TASKS:
-        raise UsageError(f"unknown task {name!r}; see `radlite tasks`")
     for column in TASKS[name].columns:
         click.echo(f"{column.name:<36}{column.type.partition(':')[0]:<14}{column.about}")
         if column.vocabulary:

@@ -7,6 +7,7 @@
     |- ArchiveError             2   an input file, naming file and row
     |- RunChanged               2   the output holds a run of something else, naming the difference
     |- OutputLocked            75   another run holds the output
+    |- OutputError              1   the output cannot be written, or a file of it is damaged or gone
     `- EngineError              1   the inference library failed
     Unparsed                        a raw answer that says nothing; becomes a row's status, never ends a run
 
@@ -43,6 +44,10 @@ class RunChanged(RadliteError):
 
 class OutputLocked(RadliteError):
     exit_code = 75
+
+
+class OutputError(RadliteError):
+    pass
 
 
 class EngineError(RadliteError):

@@ -1,14 +1,15 @@
 """The seam to processes: runs work items on this host, and finds the row that kills a worker.
 
 Receipts on disk are the truth; what is kept here is only what is under way. Each worker has one item at a time, so
-when a worker dies the suspects are known: they run again one by one, each in a process of its own. An item that dies
-alone is halved until the row is found; that row comes out `failed`, and everything else is answered.
+when a worker dies the suspects are known: they run again one by one, each in a process of its own. Where that dies too,
+the item's rows are tried one after another, each noted before it is tried; the row on which a process ends twice comes
+out `failed`, and everything else is answered.
 """
 
 import ctypes
 import fcntl
 import os
-import resource
+import re
 import signal
 import threading
 import time
@@ -16,18 +17,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 
-from radlite_batch.errors import RadliteError
+from radlite_batch import machine
+from radlite_batch.errors import EngineError, RadliteError
 from radlite_batch.records import WorkItem
-from radlite_batch.worker import Setting, probe_rows, run_shard
+from radlite_batch.worker import Setting, forget_row, run_shard, tried_row, try_rows
 
 _PR_SET_PDEATHSIG = 1
-_DIED = "the worker died on this row"
+_ATTEMPTS = 3  # processes that may end before their first row, one after another, until that counts as the rule
+_SHARD_DIED = "the worker died on this row's shard"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,32 +57,39 @@ def execute(
     Takes no further item once go_on() is false, but waits for those under way. beat() is called at least every
     second. An exception that ends it (a signal, a RadliteError) kills the workers; committed work stays."""
     waiting = deque(items)
+    host = _Host(setting, placement, setting.memory or machine.memory_available() // placement.processes, beat)
     while waiting:
-        for item in _pool(setting, waiting, placement, receive, go_on, beat):
+        for item in _pool(host, waiting, receive, go_on):
             if go_on():
-                receive(_alone(setting, item, placement, beat))
+                receive(_alone(host, item))
         if not go_on():
             return
 
 
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """memory: bytes that a worker may take for itself. beat: called at least every second."""
+
+    setting: Setting
+    placement: Placement
+    memory: int
+    beat: Callable[[], None]
+
+
 def _pool(
-    setting: Setting,
-    waiting: "deque[WorkItem]",
-    placement: Placement,
-    receive: Callable[[dict[str, Any]], None],
-    go_on: Callable[[], bool],
-    beat: Callable[[], None],
+    host: _Host, waiting: "deque[WorkItem]", receive: Callable[[dict[str, Any]], None], go_on: Callable[[], bool]
 ) -> list[WorkItem]:
-    """One life of a pool of workers: until the items are used up, or until a worker dies.
+    """One life of a pool of workers: until the items are used up, a worker dies, or one has grown too large.
 
     Returns the items that stumbled, and those that were under way when a worker died."""
     suspects: list[WorkItem] = []
     under_way: dict[Future[dict[str, Any]], WorkItem] = {}
-    with _workers(setting.out, placement.core_sets) as pool:
+    grown = False
+    with _workers(host, host.placement.core_sets) as pool:
         while True:
-            while waiting and len(under_way) < placement.processes and go_on():
+            while waiting and len(under_way) < host.placement.processes and go_on() and not grown:
                 try:
-                    future = pool.submit(run_shard, setting, waiting[0])
+                    future = pool.submit(run_shard, host.setting, waiting[0])
                 except BrokenProcessPool:
                     break
                 under_way[future] = waiting.popleft()
@@ -92,10 +102,12 @@ def _pool(
                 error = _error(future)
                 if error is None:
                     receive(future.result())
+                    # What a worker holds on to for long leaves with it, well before it gets in the way of its work.
+                    grown = grown or future.result()["memory"]["anonymous"] > host.memory // 2
                 else:
                     suspects.append(item)
                     broken = broken or isinstance(error, BrokenProcessPool)
-            beat()
+            host.beat()
             if broken:
                 return suspects + list(under_way.values())
 
@@ -103,62 +115,83 @@ def _pool(
 def _error(future: "Future[Any]") -> BaseException | None:
     """What the worker died of or stumbled over. An error of our own (a missing file, say) ends the run instead."""
     error = future.exception()
-    if isinstance(error, RadliteError):
+    if isinstance(error, RadliteError) and not isinstance(error, EngineError):
         raise error
     return error
 
 
-def _alone(setting: Setting, item: WorkItem, placement: Placement, beat: Callable[[], None]) -> Any:
-    """The item in a process of its own; the rows on which that dies are found and come out failed."""
-    receipt = _child(setting, placement, beat, run_shard, setting, item)
+def _alone(host: _Host, item: WorkItem) -> Any:
+    """The item in a process of its own; the rows on which that ends are found and come out failed."""
+    receipt, _ = _child(host, run_shard, item)
     if receipt is not None:
         return receipt
-    rows = range(item.shard.first_row, item.shard.first_row + item.shard.rows)
-    doomed = _find(setting, item, rows, placement, beat)
-    # Rows that are harmless one half at a time, but not together, leave no single row to blame.
-    reasons = dict.fromkeys(doomed or rows, _DIED if doomed else "the worker died on this row's shard")
-    receipt = _child(setting, placement, beat, run_shard, setting, item, reasons)
-    if receipt is None and doomed:
-        reasons = dict.fromkeys(rows, "the worker died on this row's shard")
-        receipt = _child(setting, placement, beat, run_shard, setting, item, reasons)
-    if receipt is None:
-        raise RadliteError(f"work item {item.name}: the worker dies without answering any row")
-    return receipt
+    doomed = _search(host, item)
+    slow = replace(host, setting=replace(host.setting, reports_in_hand=1))
+    # Rows that are harmless one by one, but not together, leave no single row to blame.
+    last_resort = dict.fromkeys(item.source_rows, _SHARD_DIED) | doomed
+    for each, reasons in ((host, doomed), (slow, doomed), (slow, last_resort)):
+        receipt, _ = _child(each, run_shard, item, reasons)
+        if receipt is not None:
+            return receipt
+    raise RadliteError(f"work item {item.name}: the worker dies without answering any row")
 
 
-def _find(
-    setting: Setting, item: WorkItem, rows: Sequence[int], placement: Placement, beat: Callable[[], None]
-) -> list[int]:
-    """The source rows on which a worker dies, by halving."""
-    if _child(setting, placement, beat, probe_rows, setting, item, rows, answer=True) is not None:
-        return []
-    if len(rows) == 1:
-        return list(rows)
-    middle = len(rows) // 2
-    return [row for half in (rows[:middle], rows[middle:]) for row in _find(setting, item, half, placement, beat)]
+def _search(host: _Host, item: WorkItem) -> dict[int, str]:
+    """The source rows on which a process ends twice, as an accident would not, with the reasons."""
+    doomed: dict[int, str] = {}
+    rows = list(item.source_rows)
+    suspect, misses = None, 0
+    while rows:
+        forget_row(host.setting)  # a process that ends before its first row must not be taken for one that tried it
+        finished, reason = _child(host, try_rows, item, rows)
+        if finished:
+            break
+        row = tried_row(host.setting)
+        if row is None:
+            misses += 1
+            if misses == _ATTEMPTS:
+                raise RadliteError(f"work item {item.name}: the worker ends before its first row: {reason}")
+            continue
+        misses = 0
+        rows = rows[rows.index(row) :]
+        if row == suspect:
+            doomed[row] = reason
+            rows = rows[1:]
+        suspect = row
+    return doomed
 
 
-def _child(
-    setting: Setting,
-    placement: Placement,
-    beat: Callable[[], None],
-    function: Callable[..., Any],
-    *arguments: Any,
-    answer: bool = False,
-) -> Any:
-    """The function's result in a process of its own (True instead of it if `answer`), or None if it dies there."""
-    with _workers(setting.out, placement.core_sets[:1]) as pool:
-        future = pool.submit(function, *arguments)
+def _child(host: _Host, function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+    """(the function's result, "") from a process of its own, or (None, why it ended)."""
+    with _workers(host, host.placement.core_sets[:1]) as pool:
+        future = pool.submit(function, host.setting, *arguments)
         while not wait([future], timeout=1.0).done:
-            beat()
-        return None if _error(future) else (True if answer else future.result())
+            host.beat()
+        error = _error(future)
+        return (None, _reason(error, host.setting)) if error else (future.result(), "")
+
+
+def _reason(error: BaseException, setting: Setting) -> str:
+    """Why a process ended, in words that quote no report."""
+    if isinstance(error, EngineError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "the worker ran out of the memory it may take"
+    if not isinstance(error, BrokenProcessPool):
+        return f"{type(error).__name__} in the worker"
+    signals = re.findall(r"SIG[A-Z]+", str(error))
+    if signal.SIGALRM.name in signals:
+        return f"not answered within {setting.record_seconds:g} s"
+    return "the worker died on this row" + (f" ({signals[0]})" if signals else "")
 
 
 @contextmanager
-def _workers(out: Path, core_sets: Sequence[tuple[int, ...]]) -> Iterator[ProcessPoolExecutor]:
+def _workers(host: _Host, core_sets: Sequence[tuple[int, ...]]) -> Iterator[ProcessPoolExecutor]:
+    # Arrow's own allocator reserves a GiB of address space, which would count as memory taken.
     pool = ProcessPoolExecutor(
-        len(core_sets), initializer=_begin_worker, initargs=(out, tuple(core_sets), os.getpid()), timeout=None
-    )
+        len(core_sets), initializer=_begin_worker, env={"ARROW_DEFAULT_MEMORY_POOL": "system"}, timeout=None,
+        initargs=(host.setting.out, tuple(core_sets), os.getpid(), host.memory),
+    )  # fmt: skip
     try:
         yield pool
         pool.shutdown(wait=True)
@@ -167,12 +200,13 @@ def _workers(out: Path, core_sets: Sequence[tuple[int, ...]]) -> Iterator[Proces
         raise
 
 
-def _begin_worker(out: Path, core_sets: Sequence[tuple[int, ...]], parent: int) -> None:
-    """Makes a fresh process a worker: dies with its parent, leaves no core dump, keeps to its own cores."""
+def _begin_worker(out: Path, core_sets: Sequence[tuple[int, ...]], parent: int, memory: int) -> None:
+    """Makes a fresh process a worker: dies with its parent, leaves no core dump, keeps to its cores and memory."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; Ctrl-C reaches the whole group
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    machine.forbid_dumps()
+    machine.limit_memory(memory)
     os.sched_setaffinity(0, _claim_cores(out, core_sets))
 
 
@@ -189,9 +223,12 @@ _claimed: list[int] = []  # descriptors of the slot locks; death releases them
 def _claim_cores(out: Path, core_sets: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """The first core set that no living worker of this run has."""
     folder = out / "_run" / "slots"
-    folder.mkdir(exist_ok=True)
     for number, core_set in enumerate(core_sets):
-        slot = os.open(folder / str(number), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            folder.mkdir(exist_ok=True)
+            slot = os.open(folder / str(number), os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError:  # a disk that takes no file: said where the results are to be written
+            break
         try:
             fcntl.flock(slot, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

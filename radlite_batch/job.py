@@ -21,22 +21,29 @@ OVERLONG = ("too_long", "cut_end")  # cut_end: keep the beginning that fits; off
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """processes, threads per process, reports_in_hand (whose prompts form one trie); 0 lets the plan choose."""
+    """processes, threads per process, reports_in_hand (whose prompts form one trie); 0 lets the plan choose.
+
+    memory: MiB that a worker may take for itself, beside the weights it maps; 0: an equal share of what is free. One
+    that holds more than half of it is replaced between two work items."""
 
     processes: int = 0
     threads: int = 0
     reports_in_hand: int = 0
     backend: str = "local"
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """until: local time "HH:MM" after which no work is begun. overlong: what becomes of a report over the limit."""
+    """until: local time "HH:MM" after which no work is begun. overlong: what becomes of a report over the limit.
+
+    record_seconds: how long a model may stand still, and a row that is tried alone may take, until it is given up."""
 
     until: str = ""
     max_hours: float = 0.0
     max_rows: int | None = None
     overlong: str = "too_long"
+    record_seconds: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +73,10 @@ class Job:
             (self.limits.overlong in OVERLONG, f"limits.overlong must be one of {', '.join(OVERLONG)}"),
             (self.limits.max_rows is None or self.limits.max_rows > 0, "limits.max_rows must be above 0"),
             (0 <= self.limits.max_hours < math.inf, "limits.max_hours must not be negative or endless"),
+            (0 < self.limits.record_seconds < math.inf, "limits.record_seconds must be above 0, and not endless"),
             (self.workers.backend == "local", "workers.backend must be 'local'"),
-            (min(self.workers.processes, self.workers.threads, self.workers.reports_in_hand) >= 0,
-             "workers.processes, threads and reports_in_hand must not be negative"),
+            (min(self.workers.processes, self.workers.threads, self.workers.reports_in_hand, self.workers.memory) >= 0,
+             "workers.processes, threads, reports_in_hand and memory must not be negative"),
             (self.output.shard_rows > 0, "output.shard_rows must be above 0"),
         )  # fmt: skip
         for holds, sentence in checks:
@@ -149,22 +157,24 @@ def _date(table: Mapping[str, Any], name: str) -> str:
 
 
 def _workers(table: Any) -> Workers:
-    keys = _table(table, "workers", ("processes", "threads", "reports_in_hand", "backend"))
+    keys = _table(table, "workers", ("processes", "threads", "reports_in_hand", "backend", "memory"))
     return Workers(
         _get(keys, "workers.processes", int, 0),
         _get(keys, "workers.threads", int, 0),
         _get(keys, "workers.reports_in_hand", int, 0),
         _get(keys, "workers.backend", str, "local"),
+        _get(keys, "workers.memory", int, 0),
     )
 
 
 def _limits(table: Any) -> RunLimits:
-    keys = _table(table, "limits", ("until", "max_hours", "max_rows", "overlong"))
+    keys = _table(table, "limits", ("until", "max_hours", "max_rows", "overlong", "record_seconds"))
     return RunLimits(
         _get(keys, "limits.until", str, ""),
         float(_get(keys, "limits.max_hours", (int, float), 0.0)),
         _get(keys, "limits.max_rows", int, None),
         _get(keys, "limits.overlong", str, "too_long"),
+        float(_get(keys, "limits.record_seconds", (int, float), 300.0)),
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 from pathlib import Path
 
 
@@ -26,13 +27,15 @@ def memory_available() -> int:
 
 
 def process_memory(pid: int) -> dict[str, int] | None:
-    """Bytes of pss and rss; None if the process is gone. Shared pages count in pss by their share only."""
+    """Bytes of pss, rss and anonymous; None if the process is gone.
+
+    Shared pages count in pss by their share only; anonymous is what it took for itself, beside files it maps."""
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return None
     sizes = {parts[0].rstrip(":").lower(): int(parts[1]) * 1024 for line in lines[1:] if (parts := line.split())}
-    return {"pss": sizes["pss"], "rss": sizes["rss"]}
+    return {key: sizes[key] for key in ("pss", "rss", "anonymous")}
 
 
 def tree_memory(pid: int) -> dict[str, int]:
@@ -40,8 +43,8 @@ def tree_memory(pid: int) -> dict[str, int]:
     total = {"pss": 0, "rss": 0}
     for member in (pid, *descendants(pid)):
         memory = process_memory(member) or {}
-        for key, size in memory.items():
-            total[key] += size
+        for key in total:
+            total[key] += memory.get(key, 0)
     return total
 
 
@@ -55,3 +58,14 @@ def descendants(pid: int) -> list[int]:
         for child in children:
             found += [child, *descendants(child)]
     return found
+
+
+def forbid_dumps() -> None:
+    """A core dump of this process or its children would hold reports; so may what ggml has a debugger print."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.environ["GGML_NO_BACKTRACE"] = "1"
+
+
+def limit_memory(n_bytes: int) -> None:
+    """The kernel refuses this process more of its own than n_bytes; files mapped for reading do not count."""
+    resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))

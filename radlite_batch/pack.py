@@ -7,6 +7,7 @@ unknown keys are errors, and every file is checked against its checksum before i
 import importlib.util
 import math
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ from radlite_batch.tasks.render import SYSTEM, Markup, PromptStyle, Template
 
 BUILT_IN = Path(__file__).parent / "packs"
 STYLES = ("native", "instruct", "own")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEYS = ("name", "about", "licence", "style", "markup", "prompts", "max_tokens", "models", "routes", "calibration")
 
 
@@ -106,7 +108,7 @@ class Pack:
                 raise PackError(f"{key}: {adapter} was trained without the cue {name}, which the pack routes to it")
 
     def _checked(self, place: str, sha256: str, key: str) -> Path:
-        path = find_file(place, self.path.parent)
+        path = _own_file(place, self.path.parent, key)
         if not path.is_file():
             raise PackError(f"pack {self.name}, {key}: {path} is not there")
         with open(path, "rb") as file:
@@ -132,6 +134,13 @@ def find_file(place: str, folder: Path) -> Path:
     if "$" in expanded:
         raise PackError(f"{place}: set the environment variable to the folder that holds the file")
     return folder / expanded
+
+
+def _own_file(place: str, folder: Path, key: str) -> Path:
+    """find_file; but a relative name stays in the folder: a pack may have come from elsewhere, in an archive."""
+    if ".." in Path(place.rpartition(":")[2]).parts:
+        raise PackError(f"{key}: {place} leads out of the pack's folder; give the whole path or $NAME/...")
+    return find_file(place, folder)
 
 
 def pack_names() -> list[str]:
@@ -179,7 +188,9 @@ def _pack(document: Mapping[str, Any], path: Path) -> Pack:
     _known(markup, "markup", ("start", "system", "user", "assistant", "end"))
     for key in markup:
         _value(markup, key, str, "markup")
-    templates = _templates(path.parent / _value(document, "prompts", str), routes) if style == "own" else {}
+    templates = {}
+    if style == "own":
+        templates = _templates(_own_file(_value(document, "prompts", str), path.parent, "prompts"), routes)
     lengths = _optional(document, "max_tokens", dict, {})
     _known(lengths, "max_tokens", tuple(TASKS))
     max_tokens = {task: _value(lengths, task, int, "max_tokens") for task in lengths}
@@ -200,6 +211,8 @@ def _pack(document: Mapping[str, Any], path: Path) -> Pack:
 
 def _model(name: str, table: Mapping[str, Any]) -> ModelSpec:
     key = f"models.{name}"
+    if not _FILE_NAME.fullmatch(name):  # receipts are named after it
+        raise PackError(f"{key}: a model's name is of letters, digits and . _ -")
     _known(table, key, ("base", "sha256", "context", "convert", "adapter", "adapter_sha256", "scale", "merge"))
     spec = ModelSpec(
         name,

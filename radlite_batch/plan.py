@@ -1,6 +1,8 @@
 """What a run will do: files, shards, models, and the split of the machine into processes and threads, with reasons."""
 
+import hashlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -8,17 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from radlite_batch.archive import ArchiveReader, SurveyedFile, discover, plan_shards, survey
+from radlite_batch.archive import ArchiveReader, ArchiveSpec, Filter, SurveyedFile, discover, plan_shards, survey
 from radlite_batch.engine.formats import Prepared, file_sha256
 from radlite_batch.engine.open import ModelFile, open_engine
+from radlite_batch.errors import UsageError
 from radlite_batch.executor import Placement
-from radlite_batch.job import Job
+from radlite_batch.job import Job, Output, RunLimits, Workers
 from radlite_batch.pack import Pack, load_pack
 from radlite_batch.placement import place
 from radlite_batch.records import Shard
 from radlite_batch.results.manifest import Manifest, read_manifest, refuse_changes
 from radlite_batch.results.schemas import SCHEMA_VERSION
-from radlite_batch.tasks.registry import tasks_named
+from radlite_batch.tasks.registry import TASKS, tasks_named
 from radlite_batch.tasks.render import fingerprint
 from radlite_batch.worker import Setting, answer_reports
 
@@ -61,14 +64,14 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     identity = _identity(job, pack, models, prompts)
     if old is not None:
         refuse_changes(job.output.path, old, identity, {str(path): file_sha256(path) for path in found})
-    manifest = Manifest(identity, files, shards, routes)
+    manifest = Manifest(identity, files, shards, routes, _asked(job))
     placed = place(job.workers, models, say)
     in_hand = job.workers.reports_in_hand or REPORTS_IN_HAND
     split = f"{placed.placement.processes} processes x {placed.threads} threads x {in_hand} reports in hand"
     setting = Setting(
         job.output.path, job.archive, pack.style, models, pack.calibration,
         {model: _metadata(pack, file, prompts, split) for model, file in models.items()},
-        needs_text, placed.threads, in_hand, job.limits.overlong,
+        needs_text, placed.threads, in_hand, job.limits.overlong, job.limits.record_seconds, job.workers.memory << 20,
     )  # fmt: skip
     prepared = {model: prepared for model, (_, prepared) in ready.items()}
     return Plan(job, pack, manifest, setting, placed.placement, prepared, placed.why, old)
@@ -104,12 +107,35 @@ def _identity(job: Job, pack: Pack, models: Mapping[str, ModelFile], prompts: Ma
         "overlong": job.limits.overlong,
         "pack": pack.name,
         "prompts": dict(prompts),
+        "columns": {name: hashlib.sha256(repr(TASKS[name].columns).encode()).hexdigest() for name in prompts},
         "calibration": dict(pack.calibration),
         "models": {
             name: {"sha256": m.sha256, "adapter": m.adapter_sha256, "scale": m.scale, "context": m.context}
             for name, m in models.items()
         },
     }
+
+
+def _asked(job: Job) -> dict[str, Any]:
+    """The job as the manifest keeps it; the archive's files stand there by themselves."""
+    asked = asdict(job)
+    asked["output"]["path"] = os.path.abspath(job.output.path)
+    asked["pack"] = os.path.abspath(job.pack) if job.pack.endswith(".toml") else job.pack
+    del asked["archive"]["paths"]
+    return asked
+
+
+def planned_job(out: Path) -> Job:
+    """The job that `out` was planned for, over the files that were planned. Raises UsageError or OutputError."""
+    manifest = read_manifest(out)
+    if manifest is None:
+        raise UsageError(f"{out}: no run was planned there")
+    asked, archive = manifest.job, manifest.job["archive"]
+    rows = Filter(**archive["filter"] | {"modality": tuple(archive["filter"]["modality"])})
+    files = tuple(file.path for file in manifest.files)
+    spec = ArchiveSpec(**archive | {"paths": files, "text": tuple(archive["text"]), "filter": rows})
+    output, workers, limits = asked["output"], Workers(**asked["workers"]), RunLimits(**asked["limits"])
+    return Job(spec, tuple(asked["tasks"]), Output(**output | {"path": out}), asked["pack"], workers, limits)
 
 
 def _metadata(pack: Pack, model: ModelFile, prompts: Mapping[str, str], split: str) -> dict[str, str]:

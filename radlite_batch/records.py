@@ -1,5 +1,6 @@
 """The nouns that travel between the parts; no behaviour beyond what a record knows of itself."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -113,12 +114,18 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """A shard for one model and its tasks."""
+    """A shard for one model and its tasks. only: the source rows to answer again, where the others stay as they are."""
 
     shard: Shard
     model: str
     tasks: tuple[str, ...]
+    only: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
         return f"{self.shard.number:05d}-{self.model}"
+
+    @property
+    def source_rows(self) -> Sequence[int]:
+        """The rows it answers."""
+        return self.only or range(self.shard.first_row, self.shard.first_row + self.shard.rows)

@@ -5,32 +5,36 @@
 What is committed survives whatever happens here; running again goes on from the receipts.
 """
 
-import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 
+from radlite_batch import machine
+from radlite_batch.errors import OutputError
 from radlite_batch.executor import execute
 from radlite_batch.job import Job
-from radlite_batch.plan import Plan, describe, make_plan
+from radlite_batch.plan import Plan, describe, make_plan, planned_job
 from radlite_batch.progress import Progress
-from radlite_batch.results.commit import commit, commit_json, locked, make_folder
+from radlite_batch.records import WorkItem
+from radlite_batch.results.commit import commit, commit_json, locked, make_folder, mend_log, read_json, remove
 from radlite_batch.results.manifest import (
+    Committed,
     lock_path,
+    read_committed,
     read_manifest,
     read_receipts,
-    receipt_path,
     run_folder,
     write_manifest,
 )
 from radlite_batch.results.summary import EXIT_COMPLETE, EXIT_INCOMPLETE, RunSummary, host
 from radlite_batch.results.tables import staging_folder
-from radlite_batch.watch import Watch, is_finished
+from radlite_batch.watch import Watch
 
 
 class Stopped(BaseException):
@@ -43,9 +47,23 @@ class Stopped(BaseException):
 def run(job: Job, progress: Progress | None = None) -> RunSummary:
     """Runs or continues a job. The summary's exit_code is the contract's; see the README.
 
-    Raises RadliteError before any work is done; afterwards only when going on makes no sense."""
-    progress = progress or Progress.quiet()
+    Raises RadliteError before any work is done; afterwards only when going on makes no sense. Raises Stopped where a
+    signal comes before there is anything to sum up."""
+    with _signals():
+        return _run(job, progress or Progress.quiet(), again=False)
+
+
+def retry(out: Path, progress: Progress | None = None) -> RunSummary:
+    """Answers the failed rows of a run again, and what it left undone; all other rows stay as they are.
+
+    Raises as run does, and UsageError where no run was planned."""
+    with _signals():
+        return _run(planned_job(out), progress or Progress.quiet(), again=True)
+
+
+def _run(job: Job, progress: Progress, again: bool) -> RunSummary:
     out = job.output.path
+    machine.forbid_dumps()
     os.umask(0o077 if job.output.private else 0o022)
     if lock_path(out).exists():
         with locked(lock_path(out)):  # a run that cannot begin says so at once
@@ -56,48 +74,64 @@ def run(job: Job, progress: Progress | None = None) -> RunSummary:
     with locked(lock_path(out)):
         if read_manifest(out) != plan.old:  # another run came between
             plan = make_plan(job, progress.say)
-        done = _finished_summary(plan)
+        committed = read_committed(out, plan.manifest)
+        todo = [item for item in plan.manifest.items if item.name not in committed.items]
+        todo += _failed(plan, committed) if again else []
+        done = None if todo else _finished_summary(plan, committed)
         if done is not None:
             return done
-        (out / "_SUCCESS").unlink(missing_ok=True)
+        if (out / "_SUCCESS").exists():
+            remove(out / "_SUCCESS")
         for left in staging_folder(out).iterdir():  # what a killed run left half-written
-            left.unlink()
+            remove(left)
+        mend_log(run_folder(out) / "log.jsonl")
         write_manifest(out, plan.manifest)
-        return _execute(plan, progress)
+        return _execute(plan, progress, todo, committed)
 
 
-def _execute(plan: Plan, progress: Progress) -> RunSummary:
-    """Runs the work items without a receipt, finishes their shards, writes the summary."""
+def _failed(plan: Plan, committed: Committed) -> list[WorkItem]:
+    """The committed work items with failed rows, each for these rows only."""
+    found = []
+    for item in plan.manifest.items:
+        if item.name in committed.items:
+            [receipt] = read_receipts(plan.job.output.path, [item]).values()
+            rows = {failure["source_row"] for failure in receipt["failures"] if failure["status"] == "failed"}
+            found += [replace(item, only=tuple(sorted(rows)))] if rows else []
+    return found
+
+
+def _execute(plan: Plan, progress: Progress, todo: Sequence[WorkItem], committed: Committed) -> RunSummary:
+    """Runs the work items, finishes their shards, writes the summary."""
     out, manifest = plan.job.output.path, plan.manifest
-    todo = [item for item in manifest.items if not receipt_path(out, item).exists()]
-    watch = Watch(plan, progress, rows_before=sum(shard.rows for shard in manifest.shards if is_finished(out, shard)))
+    watch = Watch(plan, progress, todo, committed)
     watch.log("begin", shards=len(manifest.shards), items=len(todo), workers=plan.placement.processes)
     state, code = "stopped", EXIT_INCOMPLETE
     try:
-        with _signals():
-            watch.finish_shards()
-            execute(plan.setting, todo, plan.placement, watch.receive, watch.go_on, watch.beat)
+        watch.finish_shards()
+        execute(plan.setting, todo, plan.placement, watch.receive, watch.go_on, watch.beat)
     except Stopped as stop:
         code = 128 + stop.number
     finally:
         progress.close()
-        summary = summarise(plan, watch, state, code)
-    if all(is_finished(out, shard) for shard in manifest.shards):
+    summary = summarise(plan, watch, state, code)
+    if not watch.pending and summary.shards_done == summary.shards:
         summary.state, summary.exit_code = "complete", EXIT_INCOMPLETE if summary.unanswered else EXIT_COMPLETE
         summary.duplicate_ids = _duplicate_ids(out)
     commit_json(run_folder(out) / "summary.json", staging_folder(out), summary.document())
     if summary.state == "complete":
-        commit(out / "_SUCCESS", staging_folder(out), lambda path: path.write_bytes(b""))
+        commit(out / "_SUCCESS", staging_folder(out), b"")
     watch.log("end", state=summary.state, exit_code=summary.exit_code, rows=summary.rows_done)
     return summary
 
 
 def summarise(plan: Plan, watch: Watch, state: str, code: int) -> RunSummary:
     out, manifest = plan.job.output.path, plan.manifest
-    done = sum(is_finished(out, shard) for shard in manifest.shards)
-    summary = RunSummary(state, code, manifest.rows, len(manifest.shards), done)
+    # A work item may have been committed after its worker's last word: the disk is asked.
+    committed = read_committed(out, manifest)
+    summary = RunSummary(state, code, manifest.rows, len(manifest.shards), len(committed.shards))
     for item in manifest.items:  # one at a time: a million rows have thousands of receipts
-        summary.add(read_receipts(out, [item]).values())
+        if item.name in committed.items:
+            summary.add(read_receipts(out, [item]).values())
     summary.seconds, summary.rows_this_time = time.perf_counter() - watch.begin, watch.rows
     summary.reports_per_hour = watch.rows / summary.seconds * 3600
     summary.memory, summary.identity = watch.memory, manifest.identity
@@ -105,14 +139,17 @@ def summarise(plan: Plan, watch: Watch, state: str, code: int) -> RunSummary:
     return summary
 
 
-def _finished_summary(plan: Plan) -> RunSummary | None:
+def _finished_summary(plan: Plan, committed: Committed) -> RunSummary | None:
     """The summary of a run that has nothing left to do."""
     out = plan.job.output.path
-    if plan.old is None or not (out / "_SUCCESS").exists():
+    if not (out / "_SUCCESS").exists() or len(committed.shards) < len(plan.manifest.shards):
         return None
-    if not all(is_finished(out, shard) for shard in plan.manifest.shards):
-        return None
-    return RunSummary(**json.loads((run_folder(out) / "summary.json").read_text(encoding="utf-8")))
+    try:
+        document = read_json(run_folder(out) / "summary.json")
+    except OutputError:
+        return None  # it is written again
+    del document["sha256"]
+    return RunSummary(**document)
 
 
 def _duplicate_ids(out: Path) -> int:

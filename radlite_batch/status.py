@@ -1,12 +1,11 @@
 """How far a run is, read from its files alone; works while it runs, and after a crash."""
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from radlite_batch.errors import UsageError
-from radlite_batch.results.commit import is_locked
+from radlite_batch.results.commit import is_locked, read_json
 from radlite_batch.results.manifest import finished_path, lock_path, read_manifest, read_receipts, run_folder
 
 
@@ -22,12 +21,9 @@ def read_status(out: Path) -> dict[str, Any]:
             for task, entry in receipt["tasks"].items():
                 tasks.setdefault(task, Counter()).update(entry["status"])
     state = "complete" if (out / "_SUCCESS").exists() else "running" if is_locked(lock_path(out)) else "stopped"
-    summary = run_folder(out) / "summary.json"
-    code = (
-        json.loads(summary.read_text(encoding="utf-8"))["exit_code"]
-        if state != "running" and summary.exists()
-        else None
-    )
+    path = run_folder(out) / "summary.json"
+    last = read_json(path) if path.exists() else {"state": None}
+    code = last["exit_code"] if last["state"] == state else None  # else it is that of an earlier run
     return {
         "output": str(out), "state": state, "exit_code": code, "rows": manifest.rows,
         "rows_done": sum(shard.rows for shard in shards), "shards": len(manifest.shards), "shards_done": len(shards),

@@ -1,21 +1,19 @@
 """The parent's part while workers work: receipts in, finished shards out, memory and time watched."""
 
 import datetime
-import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from radlite_batch import machine
 from radlite_batch.job import RunLimits, parse_until
 from radlite_batch.plan import Plan
 from radlite_batch.progress import Progress
-from radlite_batch.records import Shard
-from radlite_batch.results.commit import commit_json
-from radlite_batch.results.manifest import finished_path, read_receipts, receipt_path, run_folder
-from radlite_batch.results.tables import staging_folder, write_failures_part, write_wide_part
+from radlite_batch.records import Shard, WorkItem
+from radlite_batch.results.commit import append_log, remove
+from radlite_batch.results.manifest import Committed, finished_path, read_receipts, run_folder, withdraw, write_finished
+from radlite_batch.results.tables import part_path, write_failures_part, write_wide_part
 from radlite_batch.tasks.registry import tasks_named
 
 _MEMORY_EVERY = 2.0  # seconds between two looks at the processes' memory
@@ -24,32 +22,39 @@ _MEMORY_EVERY = 2.0  # seconds between two looks at the processes' memory
 class Watch:
     """The parent's part while workers work: receipts in, finished shards out, memory and time watched."""
 
-    def __init__(self, plan: Plan, progress: Progress, rows_before: int):
+    def __init__(self, plan: Plan, progress: Progress, todo: Iterable[WorkItem], committed: Committed):
         self.begin = time.perf_counter()
         self.rows = 0
+        self.pending = {item.name for item in todo}
+        self.committed = committed
         self.memory = {"pss": 0, "rss": 0}
         self._plan, self._progress, self._out = plan, progress, plan.job.output.path
         self._deadline = _deadline(plan.job.limits, datetime.datetime.now())
         self._next_look = 0.0
         self._shards = {shard.number: shard for shard in plan.manifest.shards}
-        progress.open(plan.manifest.rows, rows_before)
+        progress.open(plan.manifest.rows, sum(self._shards[number].rows for number in committed.shards))
 
     def receive(self, receipt: dict[str, Any]) -> None:
         """Takes the receipt of a work item, and finishes its shard if that was the last one."""
-        self.log("item", item=receipt["item"], rows=receipt["rows"], seconds=receipt["seconds"])
+        self.log("item", item=receipt["item"], rows=receipt["rows"], seconds=receipt["seconds"], pid=receipt["pid"],
+                 memory=receipt["memory"])  # fmt: skip
+        self.pending.discard(receipt["item"])
+        self.committed.items.add(receipt["item"])
         self._finish(self._shards[receipt["shard"]])
 
     def finish_shards(self) -> None:
         """Finishes what a killed run left with all its receipts but without its wide part."""
         for shard in self._shards.values():
-            if not is_finished(self._out, shard):
+            if shard.number not in self.committed.shards:
                 self._finish(shard)
 
     def _finish(self, shard: Shard) -> None:
         """Writes the shard's wide and failure parts once every work item of it has its receipt."""
         items = self._plan.manifest.items_of(shard)
-        if not all(receipt_path(self._out, item).exists() for item in items):
+        names = {item.name for item in items}
+        if names & self.pending or not names <= self.committed.items:
             return
+        withdraw(finished_path(self._out, shard.number))
         receipts = read_receipts(self._out, items)
         tasks = tasks_named(self._plan.job.tasks)
         metadata = _merged(self._plan.setting.metadata.values())
@@ -57,9 +62,13 @@ class Watch:
         failures = [failure for receipt in receipts.values() for failure in receipt["failures"]]
         if failures:
             parts.append(write_failures_part(self._out, shard.number, failures, metadata))
-        commit_json(finished_path(self._out, shard.number), staging_folder(self._out), {"parts": parts})
-        self.rows += shard.rows
-        self._progress.advance(shard.rows)
+        elif (stale := part_path(self._out, "failures", shard.number)).exists():
+            remove(stale)  # the rows were answered when they were tried again
+        write_finished(self._out, shard.number, parts, receipts)
+        if shard.number not in self.committed.shards:
+            self.committed.shards.add(shard.number)
+            self.rows += shard.rows
+            self._progress.advance(shard.rows)
 
     def go_on(self) -> bool:
         return self._deadline is None or datetime.datetime.now() < self._deadline
@@ -76,8 +85,7 @@ class Watch:
     def log(self, event: str, **facts: Any) -> None:
         """Appends to log.jsonl: counts, names and times, nothing of a report."""
         line = {"time": datetime.datetime.now().astimezone().isoformat(timespec="milliseconds"), "event": event}
-        with open(run_folder(self._out) / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line | facts) + "\n")
+        append_log(run_folder(self._out) / "log.jsonl", line | facts)
 
 
 def _merged(of_models: Iterable[Mapping[str, str]]) -> dict[str, str]:
@@ -87,11 +95,6 @@ def _merged(of_models: Iterable[Mapping[str, str]]) -> dict[str, str]:
         for key, value in metadata.items():
             values.setdefault(key, {})[value] = None
     return {key: " ".join(found) for key, found in values.items()}
-
-
-def is_finished(out: Path, shard: Shard) -> bool:
-    """Whether the shard's wide and failure parts are in place."""
-    return finished_path(out, shard.number).exists()
 
 
 def _deadline(limits: RunLimits, now: datetime.datetime) -> datetime.datetime | None:

@@ -11,18 +11,21 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from radlite_batch import machine
 from radlite_batch.archive import ArchiveReader, ArchiveSpec
+from radlite_batch.engine import alarm
 from radlite_batch.engine.engine import Engine
 from radlite_batch.engine.open import ModelFile, open_engine
-from radlite_batch.errors import Unparsed
+from radlite_batch.errors import ArchiveError, Unparsed
 from radlite_batch.records import Completion, Decided, Prediction, Prompt, Report, Tagged, TooLong, WorkItem, Written
 from radlite_batch.results.commit import commit_json
-from radlite_batch.results.manifest import receipt_path
-from radlite_batch.results.tables import staging_folder, write_task_part
+from radlite_batch.results.earlier import read_earlier
+from radlite_batch.results.manifest import receipt_path, withdraw
+from radlite_batch.results.tables import count_labels, staging_folder, write_task_part
 from radlite_batch.tasks.base import Block, Task
 from radlite_batch.tasks.registry import TASKS
 from radlite_batch.tasks.render import WHOLE_TASK, PromptStyle, render
@@ -30,7 +33,10 @@ from radlite_batch.tasks.render import WHOLE_TASK, PromptStyle, render
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What every work item of a run has in common. metadata: of the Parquet files, by model."""
+    """What every work item of a run has in common. metadata: of the Parquet files, by model.
+
+    record_seconds: what a record may take, and a model for a step; 0: as long as it likes.
+    memory: bytes that a worker may take for itself; 0: an equal share of what is free."""
 
     out: Path
     spec: ArchiveSpec
@@ -42,6 +48,8 @@ class Setting:
     threads: int
     reports_in_hand: int
     overlong: str
+    record_seconds: float = 0.0
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,43 +92,85 @@ def run_shard(setting: Setting, item: WorkItem, doomed: Mapping[int, str] | None
     doomed: reasons by source_row of rows that must not be tried (they killed a worker); they come out `failed`."""
     begin, clock = time.time(), time.perf_counter()
     reports, filtered = _read(setting, item)
+    earlier = read_earlier(setting.out, item)
+    asked = [report for report in reports if report.source_row in item.only] if earlier else reports
     read = time.perf_counter()
     engine = _engine(setting, item.model)
     loaded = time.perf_counter()
     before = asdict(engine.counts)
-    outcomes = answer_reports(engine, setting, item.tasks, reports, doomed or {})
+    with alarm.within(setting.record_seconds, len(asked)):
+        outcomes = answer_reports(engine, setting, item.tasks, asked, doomed or {})
     answered = time.perf_counter()
     receipt: dict[str, Any] = {
         "item": item.name, "shard": item.shard.number, "model": item.model, "rows": len(reports), "filtered": filtered,
-        "missing_ids": sum(report.report_id is None for report in reports), "pid": os.getpid(), "begin": begin,
-        "tasks": {}, "failures": [],
+        "missing_ids": sum(report.report_id is None for report in reports), "lengths": _lengths(reports),
+        "pid": os.getpid(), "begin": begin, "tasks": {}, "failures": [],
     }  # fmt: skip
+    withdraw(receipt_path(setting.out, item))
     for name, rows in outcomes.items():
-        task = TASKS[name]
-        table = [_row(task, item.model, report, outcome) for report, outcome in zip(reports, rows, strict=True)]
-        entry = write_task_part(setting.out, task, item.shard.number, table, setting.metadata[item.model])
-        receipt["tasks"][name] = entry | _tally(task, table, rows)
-        receipt["failures"] += [
-            {"report_id": report.report_id, "source_row": report.source_row, "task": name, "status": outcome.status,
-             "reason": outcome.reason}
-            for report, outcome in zip(reports, rows, strict=True) if outcome.reason
-        ]  # fmt: skip
+        kept = earlier.kept(name) if earlier else []
+        _commit_task(setting, item, TASKS[name], list(zip(asked, rows, strict=True)), kept, receipt)
     written = time.perf_counter()
     receipt["seconds"] = {
         "read": read - clock, "load": loaded - read, "infer": answered - loaded, "write": written - answered,
     }  # fmt: skip
     receipt["counts"] = {key: count - before[key] for key, count in asdict(engine.counts).items()}
     receipt["memory"] = (machine.process_memory(os.getpid()) or {}) | engine.model.memory()
+    if earlier:
+        earlier.add_to(receipt)
     commit_json(receipt_path(setting.out, item), staging_folder(setting.out), receipt)
     return receipt
 
 
-def probe_rows(setting: Setting, item: WorkItem, rows: Sequence[int]) -> None:
-    """Answers these source rows of a work item and writes nothing: to find the row that kills a worker."""
+def _commit_task(
+    setting: Setting,
+    item: WorkItem,
+    task: Task,
+    answers: Sequence[tuple[Report, Outcome]],
+    kept: list[dict[str, Any]],
+    receipt: dict[str, Any],
+) -> None:
+    """Commits a task's rows, those just answered beside those kept from before, and enters them in the receipt."""
+    staying = {row["source_row"] for row in kept}
+    new = [(report, outcome) for report, outcome in answers if report.source_row not in staying]
+    table = sorted([*kept, *(_row(task, item.model, *pair) for pair in new)], key=itemgetter("source_row"))
+    entry = write_task_part(setting.out, task, item.shard.number, table, setting.metadata[item.model])
+    receipt["tasks"][task.name] = entry | _tally(task, table, [outcome for _, outcome in new])
+    receipt["failures"] += [
+        {"report_id": report.report_id, "source_row": report.source_row, "task": task.name, "status": outcome.status,
+         "reason": outcome.reason}
+        for report, outcome in new if outcome.reason
+    ]  # fmt: skip
+
+
+def try_rows(setting: Setting, item: WorkItem, rows: Sequence[int]) -> bool:
+    """Answers these source rows of a work item one by one, and keeps no answer: to find the row that ends a process.
+
+    tried_row() names the row that was begun last, whatever became of this process. Returns True."""
     reports, _ = _read(setting, item)
     wanted = set(rows)
-    chosen = [report for report in reports if report.source_row in wanted]
-    answer_reports(_engine(setting, item.model), setting, item.tasks, chosen, {})
+    engine = _engine(setting, item.model)
+    for report in reports:
+        if report.source_row in wanted:
+            _note(setting).write_text(str(report.source_row), encoding="ascii")
+            with alarm.within(setting.record_seconds, 1):
+                answer_reports(engine, setting, item.tasks, [report], {})
+    return True
+
+
+def forget_row(setting: Setting) -> None:
+    _note(setting).unlink(missing_ok=True)
+
+
+def tried_row(setting: Setting) -> int | None:
+    """The row that try_rows began last; None where it came to none."""
+    note = _note(setting)
+    text = note.read_text(encoding="ascii") if note.exists() else ""
+    return int(text) if text else None
+
+
+def _note(setting: Setting) -> Path:
+    return setting.out / "_run" / "slots" / "row"
 
 
 def answer_reports(
@@ -227,7 +277,10 @@ def _read(setting: Setting, item: WorkItem) -> tuple[list[Report], int]:
     """The shard's reports that the filter admits, and how many it does not."""
     if _process.reader is None or _process.reader_of != setting.spec:
         _process.reader, _process.reader_of = ArchiveReader(setting.spec, setting.needs_text), setting.spec
-    reports = list(_process.reader.reports(item.shard))
+    try:
+        reports = list(_process.reader.reports(item.shard))
+    except OSError as error:
+        raise ArchiveError(f"{item.shard.path}: {error.strerror}") from None
     # A row that could not be read has no fields to filter by; it stays, to be accounted for.
     kept = [report for report in reports if report.problem or setting.spec.filter.admits(report)]
     return kept, len(reports) - len(kept)
@@ -251,18 +304,16 @@ def _row(task: Task, model: str, report: Report, outcome: Outcome) -> dict[str, 
     }  # fmt: skip
 
 
+def _lengths(reports: Sequence[Report]) -> dict[str, int]:
+    """How many texts have n to 2n - 1 code points, by n, a power of two."""
+    return dict(Counter(str(1 << len(report.text).bit_length() - 1) for report in reports if report.text))
+
+
 def _tally(task: Task, table: list[dict[str, Any]], outcomes: list[Outcome]) -> dict[str, Any]:
-    """Counts of statuses, and of labels in columns of a closed vocabulary; never of free text."""
-    labels: dict[str, dict[str, int]] = {}
-    for column in task.columns:
-        if column.vocabulary and column.type == "string":
-            labels[column.name] = dict(Counter(row[column.name] for row in table if row[column.name] is not None))
-        elif column.vocabulary:
-            key = column.type.rpartition(":")[2]
-            labels[column.name] = dict(Counter(span[key] for row in table for span in row[column.name] or ()))
+    """Counts for the receipt; never of free text."""
     return {
         "status": dict(Counter(row["status"] for row in table)),
-        "labels": labels,
+        "labels": count_labels(task, table),
         "dropped_spans": sum(outcome.prediction.dropped for outcome in outcomes if outcome.prediction),
         "cut_answers": sum(outcome.cut for outcome in outcomes),
         "shortened_reports": sum(outcome.shortened for outcome in outcomes),

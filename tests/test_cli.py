@@ -10,7 +10,9 @@ from click.testing import CliRunner, Result
 
 from radlite_batch.cli import main
 
-COMMANDS = ("run", "plan", "status", "tasks", "packs", "predict", "doctor", "bench")
+COMMANDS = (
+    "run", "plan", "retry", "status", "verify", "report", "diff", "tasks", "packs", "predict", "doctor", "bench",
+)  # fmt: skip
 
 
 def radlite(*arguments: str, text: str | None = None) -> Result:

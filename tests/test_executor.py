@@ -5,25 +5,34 @@ The work item is replaced by one that dies on chosen rows; the pool, the search 
 
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from radlite_batch import executor
-from radlite_batch.errors import PackError, RadliteError
+from radlite_batch.errors import EngineError, PackError, RadliteError
 from radlite_batch.machine import cores
 from radlite_batch.records import Shard, WorkItem
+from radlite_batch.worker import tried_row
 
 DEADLY = {21, 38}
 PLACEMENT = executor.Placement(((cores()[0],), (cores()[-1],)))
 
 
+@dataclass(frozen=True)
 class Setting:
     """All that the executor itself reads of a setting."""
 
-    def __init__(self, out: Path):
-        self.out = out
+    out: Path
+    reports_in_hand: int = 128
+    record_seconds: float = 1.0
+    memory: int = 0
+
+
+def receipt(item: WorkItem, doomed: dict[int, str] | None, **more: Any) -> dict[str, Any]:
+    return {"item": item.name, "rows": item.shard.rows, "doomed": doomed or {}, "memory": {"anonymous": 0}, **more}
 
 
 def rows(item: WorkItem) -> range:
@@ -31,28 +40,69 @@ def rows(item: WorkItem) -> range:
 
 
 def dying_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = None) -> dict[str, Any]:
-    dying_probe(setting, item, [row for row in rows(item) if row not in (doomed or {})])
-    return {"item": item.name, "rows": item.shard.rows, "doomed": doomed or {}, "cores": os.sched_getaffinity(0)}
-
-
-def dying_probe(setting: Any, item: WorkItem, chosen: list[int]) -> None:
-    if DEADLY & set(chosen):
+    if DEADLY & (set(rows(item)) - set(doomed or {})):
         os.kill(os.getpid(), signal.SIGSEGV)
+    return receipt(item, doomed, cores=os.sched_getaffinity(0))
+
+
+def note(setting: Any, row: int) -> None:
+    (setting.out / "_run" / "slots" / "row").write_text(str(row), encoding="ascii")
+
+
+def dying_trial(setting: Any, item: WorkItem, chosen: list[int]) -> bool:
+    for row in chosen:
+        note(setting, row)
+        if row in DEADLY:
+            os.kill(os.getpid(), signal.SIGSEGV)
+    return True
+
+
+def once_dying_trial(setting: Any, item: WorkItem, chosen: list[int]) -> bool:
+    if not (setting.out / "struck").exists():
+        (setting.out / "struck").touch()
+        note(setting, chosen[3])
+        os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+
+def twice_dying_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = None) -> dict[str, Any]:
+    """Dies in the pool and alone, of something from outside."""
+    strikes = setting.out / "strikes"
+    if doomed is None and item.shard.number == 2 and (not strikes.exists() or strikes.stat().st_size < 2):
+        with open(strikes, "a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return receipt(item, doomed)
 
 
 def stumbling_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = None) -> dict[str, Any]:
     if 21 in rows(item) and 21 not in (doomed or {}):
         raise ValueError("a row's text might stand here")
-    return {"item": item.name, "rows": item.shard.rows, "doomed": doomed or {}}
+    return receipt(item, doomed)
 
 
-def stumbling_probe(setting: Any, item: WorkItem, chosen: list[int]) -> None:
-    if 21 in chosen:
-        raise ValueError("a row's text might stand here")
+def stumbling_trial(setting: Any, item: WorkItem, chosen: list[int]) -> bool:
+    for row in chosen:
+        note(setting, row)
+        if row == 21:
+            raise ValueError("a row's text might stand here")
+    return True
+
+
+def failing_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = None) -> dict[str, Any]:
+    raise EngineError("no context of 8192 tokens")
+
+
+def failing_trial(setting: Any, item: WorkItem, chosen: list[int]) -> bool:
+    raise EngineError("no context of 8192 tokens")
 
 
 def hopeless_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = None) -> dict[str, Any]:
     os._exit(1)
+
+
+def large_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = None) -> dict[str, Any]:
+    return receipt(item, doomed, pid=os.getpid()) | {"memory": {"anonymous": 1 << 50}}
 
 
 def refusing_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = None) -> dict[str, Any]:
@@ -60,11 +110,11 @@ def refusing_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None =
 
 
 def execute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Any, probe: Any = dying_probe
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Any, trial: Any = dying_trial
 ) -> list[dict[str, Any]]:
     (tmp_path / "_run").mkdir()
     monkeypatch.setattr(executor, "run_shard", shard)
-    monkeypatch.setattr(executor, "probe_rows", probe)
+    monkeypatch.setattr(executor, "try_rows", trial)
     items = [WorkItem(Shard(i, "x.csv", i * 8, 8, i * 8), "fake", ("n_staging",)) for i in range(6)]
     receipts: list[dict[str, Any]] = []
     executor.execute(Setting(tmp_path), items, PLACEMENT, receipts.append, lambda: True, lambda: None)  # type: ignore[arg-type]
@@ -75,12 +125,40 @@ def execute(
 def test_the_rows_that_kill_a_worker_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     receipts = execute(tmp_path, monkeypatch, dying_shard)
     found = {row: reason for receipt in receipts for row, reason in receipt["doomed"].items()}
-    assert found == dict.fromkeys(DEADLY, "the worker died on this row")
+    assert found == dict.fromkeys(DEADLY, "the worker died on this row (SIGSEGV)")
 
 
 def test_an_exception_is_traced_to_its_row_and_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    receipts = execute(tmp_path, monkeypatch, stumbling_shard, stumbling_probe)
-    assert [receipt["doomed"] for receipt in receipts if receipt["doomed"]] == [{21: "the worker died on this row"}]
+    receipts = execute(tmp_path, monkeypatch, stumbling_shard, stumbling_trial)
+    assert [receipt["doomed"] for receipt in receipts if receipt["doomed"]] == [{21: "ValueError in the worker"}]
+
+
+def test_a_row_is_not_blamed_for_an_accident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    receipts = execute(tmp_path, monkeypatch, twice_dying_shard, once_dying_trial)
+    assert (tmp_path / "struck").exists()
+    assert [receipt["doomed"] for receipt in receipts if receipt["doomed"]] == []
+
+
+def test_a_worker_that_has_grown_is_replaced_and_no_item_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receipts = execute(tmp_path, monkeypatch, large_shard)
+    assert len({receipt["pid"] for receipt in receipts}) > PLACEMENT.processes
+
+
+def test_an_engine_that_cannot_begin_ends_the_run_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RadliteError, match="before its first row: no context of 8192 tokens"):
+        execute(tmp_path, monkeypatch, failing_shard, failing_trial)
+
+
+def test_the_row_that_was_tried_last_is_known(tmp_path: Path) -> None:
+    setting: Any = Setting(tmp_path)
+    assert tried_row(setting) is None
+    (tmp_path / "_run" / "slots").mkdir(parents=True)
+    note(setting, 7)
+    assert tried_row(setting) == 7
 
 
 def test_workers_keep_to_disjoint_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,9 @@ FLOORS = (
     ("placement",),
     ("plan",),
     ("watch",),
-    ("run", "predict", "status", "doctor"),
+    ("run", "predict", "status", "verify", "rerun", "doctor"),
+    ("report", "diff", "drift"),
+    ("pages",),
     ("bench",),
     ("cli",),
 )

@@ -64,6 +64,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         threads = 2
         reports_in_hand = 8
         backend = "local"
+        memory = 2048
         [output]
         path = "../out"
         private = false
@@ -73,6 +74,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         max_hours = 2
         max_rows = 1000
         overlong = "cut_end"
+        record_seconds = 60
         """,
     )
     assert job.archive.paths == ("/data/2023/*.csv", str(tmp_path / "2024"))
@@ -81,9 +83,9 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert job.archive.filter == Filter(("CT", "MR"), "2024-01-01", "2024-12-31")
     assert job.tasks == ("m_staging", "n_staging")
     assert job.pack == str(tmp_path / "packs/own.toml")
-    assert job.workers == Workers(4, 2, 8, "local")
+    assert job.workers == Workers(4, 2, 8, "local", 2048)
     assert job.output == Output(tmp_path.parent / "out", private=False, shard_rows=10)
-    assert job.limits == RunLimits("06:00", 2.0, 1000, "cut_end")
+    assert job.limits == RunLimits("06:00", 2.0, 1000, "cut_end", 60.0)
 
 
 def test_paths_count_from_the_jobs_folder_not_from_where_it_is_started(
@@ -161,6 +163,8 @@ def test_a_value_of_the_wrong_type_is_an_error_naming_its_key(
         ("archive", "text = []", "archive.text names no column"),
         ("archive", "encoding = 'utf-16'", "archive.encoding must be one of utf-8, latin-1, cp1252"),
         ("workers", "processes = -1", "must not be negative"),
+        ("workers", "memory = -1", "must not be negative"),
+        ("workers", "memory = '2 GB'", "workers.memory must be a whole number"),
         ("workers", "backend = 'slurm'", "workers.backend must be"),
         ("output", "shard_rows = 0", "output.shard_rows must be above 0"),
         ("limits", "until = '25:00'", "limits.until: '25:00' is not a time like 06:00"),
@@ -170,6 +174,8 @@ def test_a_value_of_the_wrong_type_is_an_error_naming_its_key(
         ("limits", "max_hours = nan", "limits.max_hours must not be negative"),
         ("limits", "max_hours = inf", "limits.max_hours"),
         ("limits", "max_rows = 0", "limits.max_rows must be above 0"),
+        ("limits", "record_seconds = 0", "limits.record_seconds must be above 0"),
+        ("limits", "record_seconds = inf", "limits.record_seconds"),
         ("limits", "overlong = 'cut'", "limits.overlong must be one of too_long, cut_end"),
     ],
 )

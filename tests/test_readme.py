@@ -12,6 +12,7 @@ from radlite_batch.job import load_job
 from radlite_batch.run import run
 
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("radlite_batch", "training")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -33,9 +34,9 @@ def test_the_queries_print_what_the_readme_says(tmp_path: Path, monkeypatch: pyt
 def test_every_file_of_the_tree_exists() -> None:
     tree = README.split("## The house")[1].split("```")[1]
     for name in re.findall(r"\b[a-z_]+\.py\b", tree):
-        assert (ROOT / "radlite_batch" / name).exists() or list((ROOT / "radlite_batch").rglob(name)), name
+        assert any(list((ROOT / package).rglob(name)) for package in PACKAGES), name
     for name in re.findall(r"^ *([a-z_]+)/", tree, re.MULTILINE):
-        assert (ROOT / name).is_dir() or (ROOT / "radlite_batch" / name).is_dir(), name
+        assert any((ROOT / package / name).is_dir() for package in ("", *PACKAGES)), name
 
 
 def test_every_command_named_exists() -> None:

@@ -5,12 +5,16 @@ answers, and a wrong position, an overfull batch or a used sequence raises. It r
 thousands of reports a second.
 """
 
+import ctypes
 import hashlib
+import os
+import signal
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from radlite_batch.engine import alarm
 from radlite_batch.engine.base import Limits, Logits, Run
 from radlite_batch.errors import EngineError
 
@@ -41,15 +45,21 @@ class FakeLogits:
 
 
 class FakeModel:
-    """Tokens are up to three bytes of UTF-8. n_computed counts tokens, for tests of sharing."""
+    """Tokens are up to three bytes of UTF-8. n_computed counts tokens, for tests of sharing.
+
+    Where the environment says RADLITE_FAKE_FAULTS=1, a text that holds a key of FAULTS has that fault."""
 
     def __init__(self, limits: Limits | None = None):
         self.limits = limits or Limits(n_batch=512, n_cells=8192, n_seqs=256)
         self.end = _END
         self.n_computed = 0
         self._sequences: dict[int, list[tuple[int, int]]] = {}  # (token, hash up to it)
+        self._faults = FAULTS if os.environ.get("RADLITE_FAKE_FAULTS") == "1" else {}
 
     def tokenize(self, text: str, special: bool) -> list[int]:
+        for word, fault in self._faults.items():
+            if word in text:
+                fault(text)
         raw = text.encode("utf-8", "surrogatepass")
         return [_token(raw[i : i + 3]) for i in range(0, len(raw), 3)]
 
@@ -63,6 +73,7 @@ class FakeModel:
         return token == _END
 
     def decode(self, runs: Sequence[Run]) -> list[list[Logits]]:
+        alarm.step()
         if sum(len(run.tokens) for run in runs) > self.limits.n_batch:
             raise EngineError("more tokens than a batch holds")
         rows: list[list[Logits]] = []
@@ -116,6 +127,7 @@ class FakeStreams:
         self._texts[target], self._texts[source] = self._texts[source], []
 
     def step(self, tokens: np.ndarray, ends: Sequence[int]) -> list[list[Logits]]:
+        alarm.step()
         rows: list[list[Logits]] = []
         for text, row, end in zip(self._texts, tokens.tolist(), ends, strict=False):
             if len(text) != end or end + len(row) > self.size:
@@ -140,6 +152,46 @@ def _hashed(tokens: Sequence[int], state: int) -> list[tuple[int, int]]:
 
 def _token(chunk: bytes) -> int:
     return len(chunk) << 24 | int.from_bytes(chunk.ljust(3, b"\0"), "big")
+
+
+_held: list[bytes] = []  # what a leak would keep
+
+
+def _be_killed(text: str) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _segfault(text: str) -> None:
+    ctypes.string_at(0)
+
+
+def _loop(text: str) -> None:
+    while True:
+        pass
+
+
+def _grow(text: str) -> None:
+    taken = []
+    while True:
+        taken.append(bytes(16 << 20))
+
+
+def _hold(text: str) -> None:
+    _held.append(b"\1" * (16 << 20))
+
+
+def _fail(text: str) -> None:
+    raise EngineError("the model fails")
+
+
+def _stumble(text: str) -> None:
+    raise ValueError(text)
+
+
+FAULTS: dict[str, Callable[[str], None]] = {
+    "FAULT-KILLED": _be_killed, "FAULT-SEGFAULT": _segfault, "FAULT-LOOP": _loop, "FAULT-GROW": _grow,
+    "FAULT-HOLD": _hold, "FAULT-FAIL": _fail, "FAULT-STUMBLE": _stumble,
+}  # fmt: skip
 
 
 def fake_sha256() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
+from radlite_batch.engine import alarm, gguf_header
 from radlite_batch.engine.base import Limits, Logits, Run
 from radlite_batch.errors import EngineError, PackError
 
@@ -59,7 +60,7 @@ class Weights:
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.use_mmap, params.use_extra_bufts, params.n_gpu_layers = True, repack, 0
-        self.path = path
+        self.path = gguf_header.checked(path)
         self._adapters: dict[Path, Any] = {}
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
@@ -75,7 +76,7 @@ class Weights:
     def adapter(self, path: Path) -> Any:
         """A LoRA adapter on these weights. Raises PackError if it does not fit them."""
         if path not in self._adapters:
-            handle = llama_cpp.llama_adapter_lora_init(self.handle, str(path).encode())
+            handle = llama_cpp.llama_adapter_lora_init(self.handle, bytes(gguf_header.checked(path)))
             if not handle:
                 raise PackError(f"{path}: not an adapter of {self.path.name} ({_last_error()})")
             self._adapters[path] = handle
@@ -152,6 +153,7 @@ class _Context:
 
     def decode(self, wanted: list[list[int]]) -> list[list[Logits]]:
         """Computes the batch and empties it; logits after the tokens of these indices."""
+        alarm.step()
         n, self._n = self._n, 0
         self._wants[:] = 0
         for indices in wanted:
@@ -324,5 +326,5 @@ def convert(source: Path, target: Path, form: str) -> None:
     _quiet()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype, params.allow_requantize, params.nthread = FILE_TYPES[form], True, 0
-    if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
+    if llama_cpp.llama_model_quantize(bytes(gguf_header.checked(source)), bytes(target), ctypes.byref(params)):
         raise PackError(f"{source}: cannot be converted to {form} ({_last_error()})")

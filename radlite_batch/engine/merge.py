@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radlite_batch.engine.formats import cache_folder, file_sha256
+from radlite_batch.engine.gguf_header import checked
 from radlite_batch.errors import PackError
 
 BASE_SHA256, CUE_NAMES = "radlite.base.sha256", "radlite.cue.names"
@@ -208,7 +209,7 @@ def _floats(path: Path, tensor: gguf.ReaderTensor, rows: slice = slice(None)) ->
 
 def _read(path: Path) -> gguf.GGUFReader:
     try:
-        reader = gguf.GGUFReader(path)
+        reader = gguf.GGUFReader(checked(path))
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise PackError(f"{path}: not a GGUF file that can be read ({error})") from None
     if gguf.Keys.General.ARCHITECTURE not in reader.fields:

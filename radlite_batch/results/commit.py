@@ -1,71 +1,156 @@
-"""Durable files: a name appears only with its whole content, and stays after a power cut."""
+"""Durable files: a name appears only with its whole content, and stays after a power cut.
+
+JSON documents carry a checksum of themselves as their last key, so that a flipped bit is not taken for a fact.
+"""
 
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from radlite_batch.errors import OutputLocked
+from radlite_batch.errors import OutputError, OutputLocked
+from radlite_batch.results import disk
+
+_LOG_DIGITS = 16  # of the checksum that ends a line of a log
+_PROBE = 0.05  # seconds; longer than it takes to see whether a lock is held
 
 
-def commit(target: Path, staging: Path, write: Callable[[Path], object]) -> tuple[str, int]:
-    """Has `write` fill a file under `staging`, then gives it its name: fsync, rename, fsync of the folder.
+def commit(target: Path, staging: Path, data: "bytes | memoryview") -> tuple[str, int]:
+    """Gives a name to data, once it is whole: write under `staging`, fsync, rename, fsync of the folder.
 
-    staging lies on the same file system and is no folder that readers look into. Returns (sha256, bytes)."""
+    staging lies on the same file system and is no folder that readers look into. Returns (sha256, bytes).
+    Raises OutputError."""
     make_folder(target.parent)
     temporary = staging / f"{target.parent.name}-{target.name}.{os.getpid()}"
-    write(temporary)
-    with open(temporary, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
-        os.fsync(file.fileno())
-    os.rename(temporary, target)
+    view = memoryview(data)
+    with _explained(target):
+        handle = disk.create(temporary)
+        try:
+            _write(handle, view)
+            disk.sync(handle)
+        finally:
+            os.close(handle)
+        disk.rename(temporary, target)
     _sync_folder(target.parent)
-    return digest, size
+    return hashlib.sha256(view).hexdigest(), view.nbytes
 
 
-def commit_json(target: Path, staging: Path, document: Any) -> None:
-    """Commits a JSON document, keys in the order given."""
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    commit(target, staging, lambda path: path.write_text(text, encoding="utf-8"))
+def commit_json(target: Path, staging: Path, document: Mapping[str, Any]) -> None:
+    """Commits a JSON document, keys in the order given, then `sha256`: that of the text before it."""
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    commit(target, staging, _sealed(text.removesuffix("\n}").encode(), b",\n ", b"\n}\n"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A committed document, its `sha256` included. Raises OutputError where it is damaged or not there."""
+    with _explained(path):
+        raw = path.read_bytes()
+    if raw != _sealed(raw[: -len(_sealed(b"", b",\n ", b"\n}\n"))], b",\n ", b"\n}\n"):
+        raise OutputError(f"{path}: damaged, its checksum is another")
+    document: dict[str, Any] = json.loads(raw)
+    return document
+
+
+def append_log(path: Path, facts: Mapping[str, Any]) -> None:
+    """Appends a line to a log. It is not synced: what a power cut takes of it is no loss. Raises OutputError."""
+    line = _sealed(json.dumps(facts).removesuffix("}").encode(), b", ", b"}\n", _LOG_DIGITS)
+    with _explained(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            _write(handle, memoryview(line))
+        finally:
+            os.close(handle)
+
+
+def mend_log(path: Path) -> None:
+    """Cuts off a last line that was not written to its end."""
+    if path.exists():
+        whole = path.read_bytes().rpartition(b"\n")
+        with _explained(path):
+            os.truncate(path, len(whole[0] + whole[1]))
+
+
+def damaged_lines(path: Path) -> list[int]:
+    """Numbers, from 1, of a log's lines whose checksum is another."""
+    tail = len(_sealed(b"", b", ", b"}\n", _LOG_DIGITS))
+    lines = path.read_bytes().splitlines(keepends=True)
+    return [n for n, line in enumerate(lines, 1) if line != _sealed(line[:-tail], b", ", b"}\n", _LOG_DIGITS)]
+
+
+def _write(handle: int, data: memoryview) -> None:
+    while data:
+        data = data[disk.write(handle, data) :]
+
+
+def _sealed(body: bytes, joint: bytes, end: bytes, digits: int = 64) -> bytes:
+    return body + joint + b'"sha256": "' + hashlib.sha256(body).hexdigest()[:digits].encode() + b'"' + end
+
+
+def remove(path: Path) -> None:
+    """Takes a name away, durably; it may be gone already. Raises OutputError."""
+    with _explained(path):
+        disk.remove(path)
+    _sync_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder and its parents, durably."""
+    """Makes a folder and its parents, durably. Raises OutputError."""
     if path.is_dir():
         return
     make_folder(path.parent)
-    path.mkdir(exist_ok=True)
+    with _explained(path):
+        disk.make_folder(path)
     _sync_folder(path.parent)
 
 
 def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    with _explained(path):
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            disk.sync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from None
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds an exclusive lock for as long as this process lives; raises OutputLocked if another one does."""
-    with open(path, "a") as file:  # not inherited: Python's descriptors close on exec
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputLocked(f"{path.parent.parent}: another run holds this output") from None
+    with _explained(path):
+        file = open(path, "a")  # noqa: SIM115  not inherited: Python's descriptors close on exec
+    with file:
+        for _ in range(3):
+            if _take(file):
+                break
+            time.sleep(_PROBE)
+        else:
+            raise OutputLocked(f"{path.parent.parent}: another run holds this output")
         yield
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock now."""
+    """Whether some process holds the lock now; writes nothing."""
+    if not path.exists():
+        return False
+    with open(path, "rb") as file:
+        return not _take(file)
+
+
+def _take(file: IO[Any]) -> bool:
     try:
-        with locked(path):
-            return False
-    except OutputLocked:
-        return True
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -2,30 +2,33 @@
 
 OUT/_run/manifest.json          what is run on what: checked again before a run goes on
 OUT/_run/receipts/NAME.json     a work item whose parts are all in place, written after them
-OUT/_run/finished/NNNNN.json    a shard whose wide and failure parts are in place too
+OUT/_run/finished/NNNNN.json    a shard whose wide and failure parts are in place too, made from these very receipts
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from radlite_batch.archive import SurveyedFile
-from radlite_batch.errors import RunChanged
+from radlite_batch.errors import OutputError, RunChanged
 from radlite_batch.records import Shard, WorkItem
-from radlite_batch.results.commit import commit_json
+from radlite_batch.results.commit import commit_json, read_json, remove
 from radlite_batch.results.tables import staging_folder
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """identity: everything the rows depend on beside the archive's bytes; two runs that differ in it never mix."""
+    """identity: everything the rows depend on beside the archive's bytes; two runs that differ in it never mix.
+
+    job: what was asked for last, as JSON holds it; with it a run can be gone on with from its output alone."""
 
     identity: dict[str, Any]
     files: tuple[SurveyedFile, ...]
     shards: tuple[Shard, ...]
     routes: dict[str, tuple[str, ...]]  # tasks of each model
+    job: dict[str, Any]
 
     @property
     def items(self) -> list[WorkItem]:
@@ -56,16 +59,19 @@ def finished_path(out: Path, shard: int) -> Path:
 
 
 def read_manifest(out: Path) -> Manifest | None:
-    """The manifest of an output folder, None where no run was planned yet."""
+    """The manifest of an output folder, None where no run was planned yet. Raises OutputError."""
     path = run_folder(out) / "manifest.json"
     if not path.exists():
+        if next((run_folder(out) / "receipts").glob("*.json"), None):
+            raise OutputError(f"{path}: gone, and {out} holds receipts; use another output folder")
         return None
-    document = json.loads(path.read_text(encoding="utf-8"))
+    document = read_json(path)
     return Manifest(
         document["identity"],
         tuple(SurveyedFile(**file | {"shard_starts": tuple(file["shard_starts"])}) for file in document["files"]),
         tuple(Shard(**shard) for shard in document["shards"]),
         {model: tuple(tasks) for model, tasks in document["routes"].items()},
+        document["job"],
     )
 
 
@@ -101,10 +107,56 @@ def _short(value: Any) -> str:
 
 
 def read_receipts(out: Path, items: Iterable[WorkItem]) -> dict[str, dict[str, Any]]:
-    """The receipts there are, by item name."""
-    found = {}
-    for item in items:
-        path = receipt_path(out, item)
-        if path.exists():
-            found[item.name] = json.loads(path.read_text(encoding="utf-8"))
+    """The receipts there are, by item name. Raises OutputError for a damaged one."""
+    paths = {item.name: receipt_path(out, item) for item in items}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
+
+
+def withdraw(proof: Path) -> None:
+    """Takes away what vouches for parts that are about to be written again."""
+    if proof.exists():
+        remove(proof)
+
+
+def write_finished(
+    out: Path, shard: int, parts: Sequence[Mapping[str, Any]], receipts: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """parts: entries of the wide and failure parts. receipts: those that they were made from, by item name."""
+    sources = {name: receipt["sha256"] for name, receipt in receipts.items()}
+    commit_json(finished_path(out, shard), staging_folder(out), {"parts": parts, "receipts": sources})
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What of a run is in place. items: names of work items. shards: numbers of those that are finished."""
+
+    items: set[str]
+    shards: set[int]
+
+
+def read_committed(out: Path, manifest: Manifest) -> Committed:
+    """Looks at every receipt, and at the sizes of its parts; what is damaged or gone is to be made again."""
+    found = Committed(set(), set())
+    for shard in manifest.shards:
+        receipts = {item.name: in_place(out, receipt_path(out, item)) for item in manifest.items_of(shard)}
+        found.items.update(name for name, receipt in receipts.items() if receipt)
+        finished = in_place(out, finished_path(out, shard.number))
+        if finished and finished["receipts"] == {name: r["sha256"] if r else None for name, r in receipts.items()}:
+            found.shards.add(shard.number)
     return found
+
+
+def parts_of(proof: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+    """The entries (path, rows, sha256, bytes) of the parts that a receipt, or a finished shard, vouches for."""
+    parts: Iterable[Mapping[str, Any]] = proof["tasks"].values() if "tasks" in proof else proof["parts"]
+    return parts
+
+
+def in_place(out: Path, path: Path) -> dict[str, Any] | None:
+    """A receipt, or what is said of a finished shard; None if it, or a part that it vouches for, is damaged or gone."""
+    try:
+        proof = read_json(path)
+        sizes = all((out / part["path"]).stat().st_size == part["bytes"] for part in parts_of(proof))
+    except (OutputError, OSError):
+        return None
+    return proof if sizes else None

@@ -1,5 +1,6 @@
 """Writes the Parquet parts: one per task and shard, then the wide and failure parts of a finished shard."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,24 @@ def staging_folder(out: Path) -> Path:
     return out / "_run" / "staging"
 
 
+def count_labels(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """How often each label stands in each column of a closed vocabulary; never of free text."""
+    labels: dict[str, dict[str, int]] = {}
+    for column in task.columns:
+        if column.vocabulary and column.type == "string":
+            labels[column.name] = dict(Counter(row[column.name] for row in rows if row[column.name] is not None))
+        elif column.vocabulary:
+            key = column.type.rpartition(":")[2]
+            labels[column.name] = dict(Counter(span[key] for row in rows for span in row[column.name] or ()))
+    return labels
+
+
+def read_rows(out: Path, folder: str, shard: int) -> list[dict[str, Any]]:
+    """The rows of a part, in order."""
+    rows: list[dict[str, Any]] = pq.read_table(part_path(out, folder, shard)).to_pylist()
+    return rows
+
+
 def write_task_part(
     out: Path, task: Task, shard: int, rows: Sequence[Mapping[str, Any]], metadata: Mapping[str, str]
 ) -> dict[str, Any]:
@@ -30,6 +49,11 @@ def write_task_part(
 
 def write_wide_part(out: Path, tasks: Sequence[Task], shard: int, metadata: Mapping[str, str]) -> dict[str, Any]:
     """Commits one row per report from the shard's task parts."""
+    return _write(out, "wide", shard, wide_table(out, tasks, shard, metadata))
+
+
+def wide_table(out: Path, tasks: Sequence[Task], shard: int, metadata: Mapping[str, str]) -> pa.Table:
+    """One row per report: the headline and the confidence of each task's part."""
     columns: dict[str, Any] = {}
     for task in tasks:
         table = pq.read_table(part_path(out, task.name, shard))
@@ -37,7 +61,7 @@ def write_wide_part(out: Path, tasks: Sequence[Task], shard: int, metadata: Mapp
         columns.setdefault("source_row", table["source_row"])
         columns[task.name] = [task.headline_of(row) for row in table.to_pylist()]
         columns[f"{task.name}_confidence"] = table["confidence"]
-    return _write(out, "wide", shard, pa.table(columns, wide_schema(tasks, metadata)))
+    return pa.table(columns, wide_schema(tasks, metadata))
 
 
 def write_failures_part(
@@ -50,6 +74,7 @@ def write_failures_part(
 
 
 def _write(out: Path, folder: str, shard: int, table: pa.Table) -> dict[str, Any]:
-    path = part_path(out, folder, shard)
-    sha256, size = commit(path, staging_folder(out), lambda p: pq.write_table(table, p, compression="zstd"))
+    path, sink = part_path(out, folder, shard), pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    sha256, size = commit(path, staging_folder(out), memoryview(sink.getvalue()))
     return {"path": str(path.relative_to(out)), "rows": table.num_rows, "sha256": sha256, "bytes": size}
