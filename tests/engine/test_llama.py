@@ -220,7 +220,7 @@ def test_a_file_that_is_no_model_is_refused(weights: Weights, tmp_path: Path) ->
     for path in (tmp_path / "text.gguf", tmp_path / "missing.gguf", cut):
         with pytest.raises(PackError, match=f"{path.name}: (not a model|not a sound GGUF file|No such file)"):
             Weights(path)
-        with pytest.raises(PackError, match="cannot be converted|not a sound GGUF file|No such file"):
+        with pytest.raises(PackError, match=r"cannot be converted|not a sound GGUF file|No such file"):
             convert(path, tmp_path / "out.gguf", "f16")
 
 
