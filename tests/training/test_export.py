@@ -134,7 +134,7 @@ def test_merged_it_reads_the_cues_too(trained: Trained, tmp_path: Path) -> None:
     wanted, found = trained.expected(tokens), logits(out, tokens)
     changed = np.abs(logits(trained.base, tokens, trained.adapter) - wanted)
     assert np.abs(found - wanted).mean() < 0.02
-    assert changed[: -len(CUES)].mean() < 0.02 and changed[-len(CUES) :].mean() > 0.3  # at run time they are not read
+    assert changed[: -len(CUES)].mean() < 0.02 and changed[-len(CUES) :].mean() > 0.1  # at run time they are not read
     sure = np.partition(wanted, -2, axis=1)[:, -2] < wanted.max(axis=1) - 0.3
     assert sure.sum() > 10
     assert found.argmax(axis=1)[sure].tolist() == wanted.argmax(axis=1)[sure].tolist()
