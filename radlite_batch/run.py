@@ -118,9 +118,9 @@ def _execute(plan: Plan, progress: Progress, todo: Sequence[WorkItem], committed
         summary.state, summary.exit_code = "complete", EXIT_INCOMPLETE if summary.unanswered else EXIT_COMPLETE
         summary.duplicate_ids = _duplicate_ids(out)
     commit_json(run_folder(out) / "summary.json", staging_folder(out), summary.document())
+    watch.log("end", state=summary.state, exit_code=summary.exit_code, rows=summary.rows_done)
     if summary.state == "complete":
         commit(out / "_SUCCESS", staging_folder(out), b"")
-    watch.log("end", state=summary.state, exit_code=summary.exit_code, rows=summary.rows_done)
     return summary
 
 

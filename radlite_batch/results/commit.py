@@ -57,12 +57,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def append_log(path: Path, facts: Mapping[str, Any]) -> None:
-    """Appends a line to a log. It is not synced: what a power cut takes of it is no loss. Raises OutputError."""
+    """Appends a line to a log; only the last one can be torn, by a crash. Raises OutputError."""
     line = _sealed(json.dumps(facts).removesuffix("}").encode(), b", ", b"}\n", _LOG_DIGITS)
     with _explained(path):
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             _write(handle, memoryview(line))
+            disk.sync(handle)
         finally:
             os.close(handle)
 
