@@ -18,7 +18,7 @@ class ErrorGroup(click.Group):
         except RadliteError as error:
             click.echo(f"{self.name}: {error}", err=True)
             sys.exit(error.exit_code)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):  # click's own to say
             raise
         except Exception as error:
             # The message of a stranger's exception may quote a report: say where it happened, not what it says.

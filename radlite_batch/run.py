@@ -129,9 +129,9 @@ def summarise(plan: Plan, watch: Watch, state: str, code: int) -> RunSummary:
     # A work item may have been committed after its worker's last word: the disk is asked.
     committed = read_committed(out, manifest)
     summary = RunSummary(state, code, manifest.rows, len(manifest.shards), len(committed.shards))
-    for item in manifest.items:  # one at a time: a million rows have thousands of receipts
-        if item.name in committed.items:
-            summary.add(read_receipts(out, [item]).values())
+    for shard in manifest.shards:  # one at a time: a million rows have thousands of receipts
+        items = [item for item in manifest.items_of(shard) if item.name in committed.items]
+        summary.add(read_receipts(out, items).values())
     summary.seconds, summary.rows_this_time = time.perf_counter() - watch.begin, watch.rows
     summary.reports_per_hour = watch.rows / summary.seconds * 3600
     summary.memory, summary.identity = watch.memory, manifest.identity

@@ -40,7 +40,7 @@ def load_base(path: Path, dtype: torch.dtype, four_bit: bool = False) -> Any:
             raise UsageError("four_bit needs the Python package bitsandbytes")
         more["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
     # On a CPU with a mask of its own, torch's fused attention makes a step 1.5 times as long.
-    base = AutoModelForCausalLM.from_pretrained(
+    base: Any = AutoModelForCausalLM.from_pretrained(
         str(path.parent), gguf_file=path.name, dtype=dtype, attn_implementation="eager", **more
     )
     return base.to("cuda") if torch.cuda.is_available() and not four_bit else base

@@ -97,10 +97,10 @@ def _check(cursor: _Cursor) -> None:
 
 
 def _value(cursor: _Cursor, key: str) -> Any:
-    """A number, a string as bytes, or what an array holds."""
+    """A number, a string, or what an array holds."""
     kind = cursor.number("I")
     if kind == _STRING:
-        return cursor.string()
+        return _text(cursor, key)
     if kind != _ARRAY:
         return cursor.number(_form(kind, key))
     array = _Array(cursor.number("I"), cursor.number("Q"))
@@ -109,10 +109,17 @@ def _value(cursor: _Cursor, key: str) -> Any:
             raise _Corrupt(f"the key {key} holds a token twice")
     elif array.kind == _STRING:
         for _ in range(array.length):
-            cursor.take(cursor.number("Q"))
+            _text(cursor, key)
     else:
         cursor.take(array.length * struct.calcsize(_form(array.kind, key)))
     return array
+
+
+def _text(cursor: _Cursor, key: str) -> str:
+    try:
+        return cursor.string().decode("utf-8")
+    except UnicodeDecodeError:
+        raise _Corrupt(f"the key {key} holds what is not UTF-8") from None
 
 
 def _form(kind: int, key: str) -> str:

@@ -227,6 +227,7 @@ def changed(data: bytes, old: bytes, new: bytes) -> bytes:
         (lambda data: data[:16] + b"\xff" * 8 + data[24:], "name"),
         (lambda data: changed(data, b"llama.context_length", b"llama.context_lengt\xff"), "name"),
         (lambda data: changed(data, b"no\2" + bytes(7) + b"le", b"no\2" + bytes(7) + b"no"), "holds a token twice"),
+        (lambda data: changed(data, b"\4" + bytes(7) + b"tiny", b"\4" + bytes(7) + b"t\xffny"), "not UTF-8"),
         (lambda data: changed(data, b"blk.1.attn_q.weight", b"blk.0.attn_q.weight"), "stands there twice"),
         (lambda data: changed(data, b"tokenizer.ggml.token_type", b"tokenizer.ggml.token_typo"), None),
     ],

@@ -1,6 +1,7 @@
 """Chest reports and sentence pairs recombined from a bank of sentences that state, deny, leave open or follow findings.
 
 A finding of the bank: label, and sentences by kind, with marks as in the written corpus; impression lines without.
+Plain sentences concern no label, and carry no marks.
 """
 
 import random
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 REPORTS, PAIRS = 1500, 1800
+PLAIN = 12  # most plain sentences of a report
 _STATES = {"present": "positive", "absent": "negative", "uncertain": "uncertain"}
 _CHANGES = {
     "new": "positive", "worsened": "positive", "improved": "positive", "unchanged": "positive", "resolved": "negative",
@@ -33,15 +35,19 @@ _CHANGE_CLAIMS = {
 Findings = Sequence[Mapping[str, Any]]
 
 
-def reports(findings: Findings) -> Iterator[dict[str, Any]]:
-    """Reports with a state for some of the findings; every other one follows up, and marks changes, not entities."""
+def reports(findings: Findings, plain: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Reports with a state for some of the findings; every other one follows up, and marks changes, not entities.
+
+    Where there are plain sentences, what they name is not marked, so entities are not either."""
     draw = random.Random("chest")
     for number in range(REPORTS):
         changes = number % 2 == 0
-        yield _report(findings, [*_STATES, *_CHANGES] if changes else list(_STATES), changes, draw)
+        yield _report(findings, plain, [*_STATES, *_CHANGES] if changes else list(_STATES), changes, draw)
 
 
-def _report(findings: Findings, kinds: Sequence[str], changes: bool, draw: random.Random) -> dict[str, Any]:
+def _report(
+    findings: Findings, plain: Sequence[str], kinds: Sequence[str], changes: bool, draw: random.Random
+) -> dict[str, Any]:
     flags: dict[str, str] = {}
     sentences: list[str] = []
     lines: list[str] = []
@@ -53,8 +59,12 @@ def _report(findings: Findings, kinds: Sequence[str], changes: bool, draw: rando
             lines.append(draw.choice(finding["impression"]))
     if not {"positive", "uncertain"} & {state for label, state in flags.items() if label != "support_devices"}:
         flags["no_finding"] = "positive"
+    sentences += draw.sample(plain, draw.randint(0, min(len(plain), PLAIN)))
     draw.shuffle(sentences)
-    record: dict[str, Any] = {"flags": flags, "rads": "none", "marked": ["changes" if changes else "entities"]}
+    record: dict[str, Any] = {"flags": flags, "rads": "none"}
+    if not changes and plain:
+        return record | {"text": " ".join(_unmarked(sentence, ()) for sentence in sentences)}
+    record["marked"] = ["changes" if changes else "entities"]
     if changes:  # their sentences mark no entities, so none is marked
         sentences = [_unmarked(sentence, _CHANGES) for sentence in sentences]
         return record | {"findings": " ".join(sentences), "impression": " ".join(lines)}

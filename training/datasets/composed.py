@@ -33,11 +33,18 @@ def read(folder: Path) -> Iterator[Sample]:
         try:
             bank = tomllib.loads(path.read_text(encoding="utf-8"))
             findings = bank.get("finding")
-            records = [*chest.reports(findings), *chest.pairs(findings)] if findings else _framed(bank)
+            records = (
+                [*chest.reports(findings, bank.get("plain", ())), *chest.pairs(findings)] if findings else _framed(bank)
+            )
             for number, record in enumerate(records):
                 yield from samples({"id": f"{path.stem}-{number}", **record}, "composed", "train")
         except (tomllib.TOMLDecodeError, ValueError, KeyError) as error:
             raise ArchiveError(f"{path}: {error}") from None
+
+
+def _of_chest(bank: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from chest.reports(bank["finding"], bank.get("plain", ()))
+    yield from chest.pairs(bank["finding"])
 
 
 def _framed(bank: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

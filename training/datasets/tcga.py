@@ -3,7 +3,8 @@
 Terms: MIT.
 
 Pathology, not radiology: long texts with traces of OCR. Stages come from the registry, so some are not in the text.
-Half of the patients are held out, by a hash of the patient. Reports that print their N code are a subset, `printed`.
+Half of the patients are held out, by a hash of the patient. Reports that print their N code are a subset, `printed`;
+of the half to train on, excerpts with a printed code are another.
 """
 
 import re
@@ -14,6 +15,7 @@ from typing import Any
 from radlite_batch.errors import ArchiveError
 from training.datasets.base import Sample, drawn
 from training.datasets.files import Record, find, rows
+from training.datasets.printed import excerpts
 
 FILE = "tcga_path_tnm_dev.csv"
 _PRINTED, _FLAGS = "explicit_pN_in_text", {"0": False, "1": True}
@@ -31,6 +33,14 @@ def read(folder: Path) -> Iterator[Sample]:
             split = "dev" if drawn(group) < 0.5 else "train"
             subset = "printed" if row.one_of(_PRINTED, _FLAGS) else ""
             yield Sample("tcga", name, group, row.text("text"), {}, targets, split, subset)
+            if split == "train" and "n_staging" in targets:
+                yield from _excerpts(name, group, row.text("text"), targets["n_staging"]["stage"])
+
+
+def _excerpts(name: str, group: str, text: str, stage: str) -> Iterator[Sample]:
+    for number, (excerpt, printed) in enumerate(excerpts(text, stage, group)):
+        target = {"n_staging": {"stage": printed}}
+        yield Sample("tcga", f"{name} excerpt {number}", group, excerpt, {}, target, "train", "excerpt")
 
 
 def _targets(row: Record) -> dict[str, dict[str, Any]]:
