@@ -120,7 +120,12 @@ def prepare_command(recipe: str, data: tuple[str, ...], output: Path) -> None:
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of checkpoints and curves.")
 @click.option("--processes", type=click.IntRange(1), default=os.cpu_count(), show_default="one for each core")
-def fit_command(recipe: str, data: Path, output: Path, processes: int) -> None:
+@click.option(
+    "--begin-with",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="An exported adapter to train on.",
+)
+def fit_command(recipe: str, data: Path, output: Path, processes: int, begin_with: Path | None) -> None:
     """Train the adapter and cues of RECIPE; the same command goes on after a kill.
 
     \b
@@ -129,7 +134,7 @@ def fit_command(recipe: str, data: Path, output: Path, processes: int) -> None:
     from training.fit import fit
     from training.recipe import load_recipe
 
-    fit(load_recipe(recipe), data, output, processes, click.echo)
+    fit(load_recipe(recipe), data, output, processes, click.echo, begin_with)
 
 
 @main.command("export")

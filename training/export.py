@@ -92,14 +92,20 @@ def lora_pairs(parameters: Mapping[str, Floats], config: Any) -> dict[str, tuple
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     halves: dict[str, dict[str, Floats]] = {}
     for name, values in parameters.items():
-        found = _PARAMETER.search(name)
-        if found is None or found[2] not in _NAMES:
-            raise UsageError(f"{name}: not a LoRA matrix of a known projection")
-        layer, projection, half = found.groups()
+        tensor, projection, half = tensor_of(name)
         if half == "B" and config.model_type == "llama" and projection in heads:
             values = _interleaved(values, heads[projection])
-        halves.setdefault(f"blk.{layer}.{_NAMES[projection]}.weight", {})[half] = values
+        halves.setdefault(tensor, {})[half] = values
     return {name: (pair["A"], pair["B"]) for name, pair in halves.items()}
+
+
+def tensor_of(name: str) -> tuple[str, str, str]:
+    """(the GGUF's tensor, the projection, "A" or "B") of a LoRA parameter's name in peft. Raises UsageError."""
+    found = _PARAMETER.search(name)
+    if found is None or found[2] not in _NAMES:
+        raise UsageError(f"{name}: not a LoRA matrix of a known projection")
+    layer, projection, half = found.groups()
+    return f"blk.{layer}.{_NAMES[projection]}.weight", projection, half
 
 
 def _interleaved(rows: Floats, n_heads: int) -> Floats:

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from radlite_batch.engine.merge import read_adapter
 from radlite_batch.errors import UsageError
 from training import lora
 from training.batches import Encoded, draw, encoded, weights
+from training.begin import parameters_of
 from training.curve import draw_curve
 from training.datasets.base import drawn
 from training.encode import Encoder, Row, open_encoder, pack
@@ -29,14 +31,22 @@ from training.recipe import Recipe
 BEST, DEVELOPMENT, CURVE = "best.pt", "development.jsonl", "curve.png"
 
 
-def fit(recipe: Recipe, prepared: Path, out: Path, processes: int, say: Callable[[str], None]) -> None:
+def fit(
+    recipe: Recipe,
+    prepared: Path,
+    out: Path,
+    processes: int,
+    say: Callable[[str], None],
+    begin_with: Path | None = None,
+) -> None:
     """Trains to the recipe's end, or until the development score no longer rises; goes on from OUT's checkpoint.
 
-    processes: of one thread each, on a CPU. Raises UsageError for data without a training sample, PackError for a base
-    that is not the recipe's."""
+    processes: of one thread each, on a CPU. begin_with: an exported adapter, where there is no checkpoint yet. Raises
+    UsageError for data without a training sample, or an adapter that is not the recipe's, PackError for a base that is
+    not."""
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
-    base, _ = recipe.base_file()
+    base, sha256 = recipe.base_file()
     encoder = open_encoder(base)
     train = _encoded(prepared, "train", encoder, recipe, say)
     if not train:
@@ -44,6 +54,10 @@ def fit(recipe: Recipe, prepared: Path, out: Path, processes: int, say: Callable
     held = _few(_encoded(prepared, "dev", encoder, recipe, say), recipe.development.samples)
     loaded = load_base(base, getattr(torch, recipe.dtype), recipe.four_bit)
     learner = Learner(loaded, recipe.lora, encoder.cue_words())
+    if begin_with is not None:
+        adapter = read_adapter(begin_with)
+        adapter.check_base(base, sha256)
+        learner.load(parameters_of(adapter, learner, recipe.lora))
     odds = weights([e.sample for e in train], recipe.sources, recipe.tasks)
 
     def rows(step: int) -> list[Row]:

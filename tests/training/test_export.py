@@ -20,6 +20,7 @@ from radlite_batch.engine.llama import LlamaModel, Weights  # noqa: E402
 from radlite_batch.engine.merge import merge, read_adapter  # noqa: E402
 from radlite_batch.errors import PackError, UsageError  # noqa: E402
 from radlite_batch.records import Decide, Decided, Prompt, Segment  # noqa: E402
+from training.begin import parameters_of  # noqa: E402
 from training.encode import Asked, Encoder, Row  # noqa: E402
 from training.export import export_checkpoint, lora_pairs  # noqa: E402
 from training.lora import CHECKPOINT, fit  # noqa: E402
@@ -125,6 +126,17 @@ def test_without_the_adapter_it_is_the_base(trained: Trained) -> None:
     tokens = report_tokens(trained)
     with trained.learner.model.disable_adapter():
         assert logits(trained.base, tokens) == pytest.approx(trained.expected(tokens), abs=0.01)
+
+
+def test_training_begins_with_what_was_exported(trained: Trained) -> None:
+    parameters = parameters_of(read_adapter(trained.adapter), trained.learner, LORA)
+    for name, parameter in trained.learner.trainable().items():
+        assert parameters[name].numpy() == pytest.approx(parameter.detach().numpy(), rel=1e-3, abs=1e-4)
+    with pytest.raises(UsageError, match="alpha is 8"):
+        parameters_of(read_adapter(trained.adapter), trained.learner, Lora(rank=4, alpha=16))
+    other = Learner(load_base(trained.base, torch.float32), Lora(rank=2, alpha=8), trained.encoder.cue_words())
+    with pytest.raises(UsageError, match="has not the recipe's shape"):
+        parameters_of(read_adapter(trained.adapter), other, Lora(rank=2, alpha=8))
 
 
 def test_merged_it_reads_the_cues_too(trained: Trained, tmp_path: Path) -> None:
