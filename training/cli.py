@@ -9,13 +9,15 @@ from typing import Any
 
 import click
 
+from radlite_batch.completion import completion_command
 from radlite_batch.console import ErrorGroup
+from radlite_batch.reference import reference_command
 
 
 @click.group("radlite-train", cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="radlite-batch")
 def main() -> None:
-    """Scores what `radlite run` wrote.
+    """Trains adapters for packs, and scores what `radlite run` wrote.
 
     \b
     Exit codes: 0 done; 1 fatal; 2 bad usage or input.
@@ -119,7 +121,13 @@ def prepare_command(recipe: str, data: tuple[str, ...], output: Path) -> None:
     "--data", type=click.Path(exists=True, file_okay=False, path_type=Path), required=True, help="What `prepare` wrote."
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of checkpoints and curves.")
-@click.option("--processes", type=click.IntRange(1), default=os.cpu_count(), show_default="one for each core")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    default=os.cpu_count(),
+    show_default="one for each core",
+    help="Processes of one thread each that share a step.",
+)
 @click.option(
     "--begin-with",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -196,3 +204,7 @@ def score_command(pack: str, prepared: Path, output: Path) -> None:
     from training.score import score_pack
 
     sys.exit(score_pack(pack, prepared, output, click.echo))
+
+
+main.add_command(completion_command("radlite-train"))
+main.add_command(reference_command("radlite-train"))
