@@ -14,6 +14,7 @@ import polars as pl
 from radlite_batch.errors import UsageError
 from radlite_batch.report import answer_columns, committed_parts, identity_changes
 from radlite_batch.results.commit import commit, make_folder
+from radlite_batch.results.csv import safe_cells
 from radlite_batch.results.manifest import Manifest, read_manifest
 from radlite_batch.tasks.base import Column, Task
 from radlite_batch.tasks.registry import TASKS
@@ -89,7 +90,7 @@ def write_csv(diff: Diff, folder: Path) -> list[Path]:
     """changes.csv (a line per task and changed row) and flows.csv. Raises OutputError."""
     changes = pl.concat(
         [each.changes.select(pl.lit(each.task).alias("task"), pl.all()) for each in diff.tasks], how="vertical"
-    ).with_columns(_calm("report_id"))
+    ).with_columns(safe_cells("report_id"))
     flows = pl.DataFrame(
         [(each.task, flow.column, flow.before, flow.after, flow.count) for each in diff.tasks for flow in each.flows],
         {"task": pl.String, "column": pl.String, "before": pl.String, "after": pl.String, "count": pl.Int64},
@@ -101,12 +102,6 @@ def write_csv(diff: Diff, folder: Path) -> list[Path]:
         commit(folder / name, folder, table.write_csv().encode())
         written.append(folder / name)
     return written
-
-
-def _calm(column: str) -> pl.Expr:
-    """A cell that a spreadsheet would take for a formula begins with an apostrophe."""
-    risky = pl.col(column).str.contains(r"^[=+\-@\t\r]")
-    return pl.when(risky).then(pl.concat_str(pl.lit("'"), column)).otherwise(column).alias(column)
 
 
 def diff_lines(diff: Diff) -> list[str]:

@@ -1,14 +1,14 @@
 """CSV that a spreadsheet opens as text: a cell that it would take for a formula begins with an apostrophe.
 
-Such a cell begins with = + - @ or their full-width forms, after blanks and control signs or none, or with a tab or a
-line end. A plain number ("-5", "+1.2e3") is none.
+Such a cell begins with = + - @, their full-width forms, a tab or a line end, after blanks and control signs or none. A
+plain number ("-5", "+1.2e3") is none.
 """
 
 import re
 
 import polars as pl
 
-_RISKY = r"^(?:[\s\x00-\x1F]*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20]|[\t\r\n])"
+_RISKY = r"^[\s\x00-\x1F]*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]"
 _NUMBER = r"^[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?$"
 
 
