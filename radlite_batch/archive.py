@@ -8,18 +8,22 @@ What becomes of oddities: ids stay strings, as written; a missing id is null and
 both rows, told apart by source_row; NUL and control characters are text; a byte order mark is removed; blank lines
 are no records; a line with too few or too many fields, broken quoting or undecodable bytes is a row with a problem;
 a quote that never closes ends the survey with an error, because the rows behind it cannot be told apart.
+
+Files of a remote archive are read from copies on this host's disk (see storage); plans and messages name their URL.
 """
 
 import difflib
 import glob
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from radlite_batch.errors import ArchiveError
 from radlite_batch.records import Report, Shard
 from radlite_batch.rows import KINDS, FileRows, open_rows
+from radlite_batch.storage import is_remote, listed, local, plain, shown
 
 FIELDS = (
     "findings", "impression", "prior_text", "premise", "hypothesis", "question", "patient_id", "study_date", "modality",
@@ -68,36 +72,53 @@ class SurveyedFile:
 
 
 def discover(paths: Sequence[str]) -> list[Path]:
-    """The archive's files in planned order: as given, folders and globs sorted by path. Raises ArchiveError."""
+    """The archive's files in planned order: as given, folders and globs sorted by path. Raises ArchiveError.
+
+    Of remote files it gives their copies, brought up to date."""
     found: dict[Path, None] = {}
     for given in paths:
-        path = Path(given)
-        if path.is_dir():
+        path = Path(plain(given))
+        if is_remote(given):
+            files = _copies(given)
+        elif path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.suffix.lower() in KINDS and p.is_file())
         elif path.is_file():
             files = [path]
         else:
-            files = sorted(Path(p) for p in glob.glob(given, recursive=True) if Path(p).is_file())
+            files = sorted(Path(p) for p in glob.glob(plain(given), recursive=True) if Path(p).is_file())
         if not files:
             raise ArchiveError(f"{given}: no CSV or Parquet file there")
         for file in files:
             if file.suffix.lower() not in KINDS:
                 raise ArchiveError(f"{file}: not a .csv or .parquet file")
-            found[file.resolve()] = None
+            found[file if is_remote(given) else file.resolve()] = None
     return list(found)
+
+
+def _copies(url: str) -> list[Path]:
+    """Copies of the files that a URL, of a file, a folder or a glob, names."""
+    names = [name for name in listed(url) if glob.has_magic(url) or Path(name).suffix.lower() in KINDS]
+    for name in names:
+        if Path(name).suffix.lower() not in KINDS:
+            raise ArchiveError(f"{name}: not a .csv or .parquet file")
+    return [local(name, fresh=True) for name in names]
 
 
 def survey(path: Path, spec: ArchiveSpec, needs_text: bool, shard_rows: int, max_rows: int | None) -> SurveyedFile:
     """Reads the file once; at most max_rows of its rows are planned. Raises ArchiveError naming file and line."""
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    size = path.stat().st_size
-    rows_of = _open(path, spec)
-    _Binding(rows_of, spec, path, needs_text)
-    rows, starts = rows_of.survey(shard_rows)
+    try:
+        with open(path, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+    except OSError as error:
+        raise ArchiveError(f"{path}: {error.strerror}") from None
+    with _named(path):
+        rows_of = _open(path, spec)
+        _Binding(rows_of, spec, path, needs_text)
+        rows, starts = rows_of.survey(shard_rows)
     if max_rows is not None and rows > max_rows:
         rows, starts = max_rows, starts[: -(-max_rows // shard_rows)]
-    return SurveyedFile(str(path), size, sha256, rows, tuple(starts))
+    return SurveyedFile(shown(path), size, sha256, rows, tuple(starts))
 
 
 def plan_shards(files: Sequence[SurveyedFile], shard_rows: int, number: int, first_row: int) -> list[Shard]:
@@ -111,6 +132,15 @@ def plan_shards(files: Sequence[SurveyedFile], shard_rows: int, number: int, fir
             shards.append(Shard(number + len(shards), file.path, start, rows, first_row + start, offset))
         first_row += file.rows
     return shards
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What is wrong with a copy is said of the file that it is the copy of."""
+    try:
+        yield
+    except ArchiveError as error:
+        raise ArchiveError(str(error).replace(str(path), shown(path))) from None
 
 
 def _open(path: Path, spec: ArchiveSpec) -> FileRows:
@@ -127,12 +157,13 @@ class ArchiveReader:
 
     def reports(self, shard: Shard) -> Iterator[Report]:
         """The shard's rows in order, one Report each, whatever the filter. Raises ArchiveError if some are gone."""
-        if self._rows is None or self._path != shard.path:
-            self._rows, self._path = _open(Path(shard.path), self._spec), shard.path
-        binding = _Binding(self._rows, self._spec, Path(shard.path), self._needs_text)
-        row = -1
-        for row, (values, problem) in enumerate(self._rows.read(shard)):
-            yield binding.report(shard.first_row + row, values, problem)
+        path, row = local(shard.path), -1
+        with _named(path):
+            if self._rows is None or self._path != shard.path:
+                self._rows, self._path = _open(path, self._spec), shard.path
+            binding = _Binding(self._rows, self._spec, path, self._needs_text)
+            for row, (values, problem) in enumerate(self._rows.read(shard)):
+                yield binding.report(shard.first_row + row, values, problem)
         if row + 1 != shard.rows:
             raise ArchiveError(f"{shard.path}: {row + 1} rows from row {shard.start} on, {shard.rows} were planned")
 
@@ -147,10 +178,7 @@ class _Binding:
         filtered += [named["study_date"]] if spec.filter.date_from or spec.filter.date_to else []
         for name in [spec.report_id, *(spec.text if needs_text else ()), *spec.columns.values(), *filtered]:
             if name not in names:
-                # Only a near miss is named: where a file has no header, its "columns" are a report.
-                near = difflib.get_close_matches(name, rows.available, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f" among its {len(rows.available)}"
-                raise ArchiveError(f"{path}: no column {name!r}{hint}")
+                raise ArchiveError(f"{path}: {_without(name, spec, rows.available)}")
         for name in {spec.report_id, *spec.text, *named.values()}:
             if names.count(name) > 1:
                 raise ArchiveError(f"{path}: two columns are named {name!r}")
@@ -175,6 +203,22 @@ class _Binding:
         else:
             text = "\n".join(f"{name.upper()}: {value}" for name, value in parts if value)
         return Report(source_row, report_id, text, {key: values[i] or "" for key, i in self._fields.items()})
+
+
+def _without(name: str, spec: ArchiveSpec, available: Sequence[str]) -> str:
+    """What is wrong with a file that has no column of this name, and how to mend it."""
+    if not available:
+        return "empty; a CSV file begins with a header line"
+    if any("\0" in column or _undecodable(column) for column in available):
+        return f"its header line is not {spec.encoding}; save it as UTF-8, or name its archive.encoding"
+    if len(available) == 1 and any(sign in available[0] for sign in ";\t|"):
+        return "its header line holds no comma; save it with commas between the fields"
+    # Only a near miss is named: where a file has no header, its "columns" are a report.
+    if near := difflib.get_close_matches(name, available, n=1):
+        return f"no column {name!r}; did you mean {near[0]!r}?"
+    named = "--id-column or archive.report_id" if name == spec.report_id else "archive.columns"
+    named = "--text-column or archive.text" if name in spec.text else named
+    return f"no column {name!r} among its {len(available)}; name the right one with {named}"
 
 
 def _undecodable(value: str) -> bool:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
+from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor, process_executor
 
 from radlite_batch import machine
 from radlite_batch.errors import EngineError, RadliteError
@@ -68,12 +68,13 @@ def execute(
 
 @dataclass(frozen=True, slots=True)
 class _Host:
-    """memory: bytes that a worker may take for itself. beat: called at least every second."""
+    """memory: bytes that a worker may take for itself. beat: called at least every second. umask: None: inherited."""
 
     setting: Setting
     placement: Placement
     memory: int
     beat: Callable[[], None]
+    umask: int | None = None
 
 
 def _pool(
@@ -102,14 +103,50 @@ def _pool(
                 error = _error(future)
                 if error is None:
                     receive(future.result())
-                    # What a worker holds on to for long leaves with it, well before it gets in the way of its work.
-                    grown = grown or future.result()["memory"]["anonymous"] > host.memory // 2
+                    grown = grown or _grown(host, future.result())
                 else:
                     suspects.append(item)
                     broken = broken or isinstance(error, BrokenProcessPool)
             host.beat()
             if broken:
                 return suspects + list(under_way.values())
+
+
+class Slot:
+    """A worker that is kept from item to item, for whoever has one item at a time: a node of a cluster, say.
+
+    cores, memory (bytes), umask: of the worker."""
+
+    def __init__(self, setting: Setting, cores: tuple[int, ...], memory: int, umask: int):
+        self._host = _Host(setting, Placement((cores,)), memory, lambda: None, umask)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def answer(self, item: WorkItem, beat: Callable[[], None]) -> None:
+        """Sees to it that the item is committed; a row that ends the worker is found as `execute` finds it.
+
+        beat() is called at least every second. An exception, of beat's or a RadliteError, ends the worker."""
+        host = replace(self._host, beat=beat)
+        try:
+            self._pool = self._pool or _start(host, host.placement.core_sets)
+            receipt, _ = _ask(host, self._pool, run_shard, item)
+        except BaseException:
+            self.close()
+            raise
+        if receipt is None or _grown(host, receipt):
+            self.close()
+        if receipt is None:
+            _alone(host, item)
+
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, kill_workers=True)
+            self._pool = None
+
+
+def _grown(host: _Host, receipt: dict[str, Any]) -> bool:
+    """What a worker holds on to for long leaves with it, well before it gets in the way of its work."""
+    grown: bool = receipt["memory"]["anonymous"] > host.memory // 2
+    return grown
 
 
 def _error(future: "Future[Any]") -> BaseException | None:
@@ -142,11 +179,12 @@ def _search(host: _Host, item: WorkItem) -> dict[int, str]:
     rows = list(item.source_rows)
     suspect, misses = None, 0
     while rows:
-        forget_row(host.setting)  # a process that ends before its first row must not be taken for one that tried it
+        # A process that ends before its first row must not be taken for one that tried it.
+        forget_row(host.setting, item)
         finished, reason = _child(host, try_rows, item, rows)
         if finished:
             break
-        row = tried_row(host.setting)
+        row = tried_row(host.setting, item)
         if row is None:
             misses += 1
             if misses == _ATTEMPTS:
@@ -164,11 +202,19 @@ def _search(host: _Host, item: WorkItem) -> dict[int, str]:
 def _child(host: _Host, function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
     """(the function's result, "") from a process of its own, or (None, why it ended)."""
     with _workers(host, host.placement.core_sets[:1]) as pool:
+        return _ask(host, pool, function, *arguments)
+
+
+def _ask(host: _Host, pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+    """As _child, from a pool of one process."""
+    try:
         future = pool.submit(function, host.setting, *arguments)
-        while not wait([future], timeout=1.0).done:
-            host.beat()
-        error = _error(future)
-        return (None, _reason(error, host.setting)) if error else (future.result(), "")
+    except BrokenProcessPool as broken:  # it ended while it had nothing to do
+        return None, _reason(broken, host.setting)
+    while not wait([future], timeout=1.0).done:
+        host.beat()
+    error = _error(future)
+    return (None, _reason(error, host.setting)) if error else (future.result(), "")
 
 
 def _reason(error: BaseException, setting: Setting) -> str:
@@ -187,11 +233,7 @@ def _reason(error: BaseException, setting: Setting) -> str:
 
 @contextmanager
 def _workers(host: _Host, core_sets: Sequence[tuple[int, ...]]) -> Iterator[ProcessPoolExecutor]:
-    # Arrow's own allocator reserves a GiB of address space, which would count as memory taken.
-    pool = ProcessPoolExecutor(
-        len(core_sets), initializer=_begin_worker, env={"ARROW_DEFAULT_MEMORY_POOL": "system"}, timeout=None,
-        initargs=(host.setting.out, tuple(core_sets), os.getpid(), host.memory),
-    )  # fmt: skip
+    pool = _start(host, core_sets)
     try:
         yield pool
         pool.shutdown(wait=True)
@@ -200,13 +242,24 @@ def _workers(host: _Host, core_sets: Sequence[tuple[int, ...]]) -> Iterator[Proc
         raise
 
 
-def _begin_worker(out: Path, core_sets: Sequence[tuple[int, ...]], parent: int, memory: int) -> None:
+def _start(host: _Host, core_sets: Sequence[tuple[int, ...]]) -> ProcessPoolExecutor:
+    # Arrow's own allocator reserves a GiB of address space, which would count as memory taken.
+    return ProcessPoolExecutor(
+        len(core_sets), initializer=_begin_worker, env={"ARROW_DEFAULT_MEMORY_POOL": "system"}, timeout=None,
+        initargs=(host.setting.out, tuple(core_sets), os.getpid(), host.memory, host.umask),
+    )  # fmt: skip
+
+
+def _begin_worker(out: Path, core_sets: Sequence[tuple[int, ...]], parent: int, memory: int, umask: int | None) -> None:
     """Makes a fresh process a worker: dies with its parent, leaves no core dump, keeps to its cores and memory."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides; Ctrl-C reaches the whole group
     machine.forbid_dumps()
     machine.limit_memory(memory)
+    process_executor._USE_PSUTIL = False  # or loky ends workers by a measure of its own, where psutil is installed
+    if umask is not None:
+        os.umask(umask)
     os.sched_setaffinity(0, _claim_cores(out, core_sets))
 
 
@@ -222,6 +275,8 @@ _claimed: list[int] = []  # descriptors of the slot locks; death releases them
 
 def _claim_cores(out: Path, core_sets: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """The first core set that no living worker of this run has."""
+    if len(core_sets) == 1:
+        return core_sets[0]
     folder = out / "_run" / "slots"
     for number, core_set in enumerate(core_sets):
         try:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from radlite_batch import storage
 from radlite_batch.archive import ENCODINGS, FIELDS, ArchiveSpec, Filter
 from radlite_batch.errors import JobError, did_you_mean
 from radlite_batch.tasks.registry import tasks_named
 
+BACKENDS = ("local", "dask")
 OVERLONG = ("too_long", "cut_end")  # cut_end: keep the beginning that fits; offsets stay true
 
 
@@ -24,13 +26,15 @@ class Workers:
     """processes, threads per process, reports_in_hand (whose prompts form one trie); 0 lets the plan choose.
 
     memory: MiB that a worker may take for itself, beside the weights it maps; 0: an equal share of what is free. One
-    that holds more than half of it is replaced between two work items."""
+    that holds more than half of it is replaced between two work items. scheduler: address of the Dask scheduler whose
+    workers run the job, a process for every `threads` (1, if not given) of theirs; "": those of this host."""
 
     processes: int = 0
     threads: int = 0
     reports_in_hand: int = 0
     backend: str = "local"
     memory: int = 0
+    scheduler: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,20 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """private: files 0600, folders 0700. shard_rows: rows of a part, the unit of work and of loss in a crash."""
+    """path: the folder, or the mirror of a remote one. private: files 0600, folders 0700.
+
+    shard_rows: rows of a part, the unit of work and of loss in a crash."""
 
     path: Path
     private: bool = True
     shard_rows: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """endpoint_url: of an S3 that is not Amazon's; "" leaves it to the environment, as credentials always are."""
+
+    endpoint_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +76,7 @@ class Job:
     pack: str = "smol"
     workers: Workers = field(default_factory=Workers)
     limits: RunLimits = field(default_factory=RunLimits)
+    storage: Storage = field(default_factory=Storage)
 
     def __post_init__(self) -> None:
         tasks_named(self.tasks)
@@ -74,10 +88,15 @@ class Job:
             (self.limits.max_rows is None or self.limits.max_rows > 0, "limits.max_rows must be above 0"),
             (0 <= self.limits.max_hours < math.inf, "limits.max_hours must not be negative or endless"),
             (0 < self.limits.record_seconds < math.inf, "limits.record_seconds must be above 0, and not endless"),
-            (self.workers.backend == "local", "workers.backend must be 'local'"),
+            (self.workers.backend in BACKENDS, f"workers.backend must be one of {', '.join(BACKENDS)}"),
+            (self.workers.backend == "dask" or not self.workers.scheduler, "workers.scheduler needs backend = 'dask'"),
+            (not (self.workers.scheduler and self.workers.processes),
+             "workers.processes counts on this host; with a scheduler, its Dask workers' threads are split instead"),
             (min(self.workers.processes, self.workers.threads, self.workers.reports_in_hand, self.workers.memory) >= 0,
              "workers.processes, threads, reports_in_hand and memory must not be negative"),
             (self.output.shard_rows > 0, "output.shard_rows must be above 0"),
+            (not any(map(os.path.isfile, (self.output.path, *self.output.path.parents))),
+             f"output.path: a file is in the way of {self.output.path}; name another folder"),
         )  # fmt: skip
         for holds, sentence in checks:
             if not holds:
@@ -102,8 +121,11 @@ def load_job(path: Path) -> Job:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise JobError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        hint = "give a job's .toml file, or --input, --tasks and --output"
+        raise JobError(f"{path}: {error.strerror}; {hint}") from None
+    except UnicodeDecodeError as error:
+        raise JobError(f"{path}: not a TOML file (byte {error.start} is not UTF-8; save it as UTF-8)") from None
+    except tomllib.TOMLDecodeError as error:
         raise JobError(f"{path}: not a TOML file ({error})") from None
     try:
         return _job(document, path.resolve().parent)
@@ -112,16 +134,17 @@ def load_job(path: Path) -> Job:
 
 
 def _job(document: Mapping[str, Any], folder: Path) -> Job:
-    top = _table(document, "", ("archive", "tasks", "pack", "workers", "output", "limits"))
+    top = _table(document, "", ("archive", "tasks", "pack", "workers", "output", "limits", "storage"))
     archive = _table(top.get("archive"), "archive", ("paths", "report_id", "text", "columns", "encoding", "filter"))
     rows = _table(archive.get("filter"), "archive.filter", ("modality", "date_from", "date_to"))
     tasks = _table(top.get("tasks"), "tasks", ("run",))
     pack = _table(top.get("pack"), "pack", ("name",))
     output = _table(top.get("output"), "output", ("path", "private", "shard_rows"))
+    elsewhere = _table(top.get("storage"), "storage", ("endpoint_url",))
     name = _get(pack, "pack.name", str, "smol")
     return Job(
         archive=ArchiveSpec(
-            paths=tuple(str(folder / path) for path in _strings(archive, "archive.paths")),
+            paths=tuple(_placed(folder, path) for path in _strings(archive, "archive.paths")),
             report_id=_get(archive, "archive.report_id", str, "report_id"),
             text=_strings(archive, "archive.text", ("text",)),
             columns=_columns(_get(archive, "archive.columns", dict, {})),
@@ -134,14 +157,19 @@ def _job(document: Mapping[str, Any], folder: Path) -> Job:
         ),
         tasks=_strings(tasks, "tasks.run"),
         output=Output(
-            Path(os.path.normpath(folder / _get(output, "output.path", str))),
+            storage.folder(_get(output, "output.path", str), folder),
             _get(output, "output.private", bool, True),
             _get(output, "output.shard_rows", int, 256),
         ),
         pack=str(folder / name) if name.endswith(".toml") else name,
         workers=_workers(top.get("workers")),
         limits=_limits(top.get("limits")),
+        storage=Storage(_get(elsewhere, "storage.endpoint_url", str, "")),
     )
+
+
+def _placed(folder: Path, name: str) -> str:
+    return name if storage.is_remote(name) else str(folder / storage.plain(name))
 
 
 def _columns(table: Mapping[str, Any]) -> dict[str, str]:
@@ -157,13 +185,14 @@ def _date(table: Mapping[str, Any], name: str) -> str:
 
 
 def _workers(table: Any) -> Workers:
-    keys = _table(table, "workers", ("processes", "threads", "reports_in_hand", "backend", "memory"))
+    keys = _table(table, "workers", ("processes", "threads", "reports_in_hand", "backend", "memory", "scheduler"))
     return Workers(
         _get(keys, "workers.processes", int, 0),
         _get(keys, "workers.threads", int, 0),
         _get(keys, "workers.reports_in_hand", int, 0),
         _get(keys, "workers.backend", str, "local"),
         _get(keys, "workers.memory", int, 0),
+        _get(keys, "workers.scheduler", str, ""),
     )
 
 
@@ -182,7 +211,7 @@ def _table(value: Any, name: str, keys: tuple[str, ...]) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise JobError(f"{name} must be a table")
+        raise JobError(f"{name} must be a table, [{name}], with {', '.join(keys)}")
     for key in value:
         if key not in keys:
             raise JobError(f"unknown key {f'{name}.{key}'.lstrip('.')!r}{did_you_mean(key, keys)}")

@@ -3,6 +3,7 @@
 import os
 import platform
 import resource
+import sys
 from pathlib import Path
 
 
@@ -19,11 +20,27 @@ def cpu_name() -> str:
 
 
 def memory_available() -> int:
-    """Bytes that can be had without swapping."""
+    """Bytes that can be had without swapping, and within the limits of a container or a systemd unit."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
+            own = Path("/proc/self/cgroup").read_text().partition("0::/")[2].splitlines()
+            return min(int(line.split()[1]) * 1024, *_group_rooms(Path("/sys/fs/cgroup"), own[0] if own else ""))
     raise OSError("/proc/meminfo has no MemAvailable")
+
+
+def _group_rooms(root: Path, own: str) -> list[int]:
+    """Bytes that are left in each limited control group (version 2) from our own up to the root; pages of files that
+    nobody uses count as left. Without a limit: no more than any machine has."""
+    rooms = [sys.maxsize]
+    for group in (root / own, *(root / own).parents):
+        if group.is_relative_to(root):
+            try:
+                limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+                unused = (group / "memory.stat").read_text().partition("inactive_file ")[2].split()
+            except OSError:
+                continue
+            rooms += [max(0, int(limit) - int(used) + int(unused[0]))] if limit != "max" else []
+    return rooms
 
 
 def process_memory(pid: int) -> dict[str, int] | None:

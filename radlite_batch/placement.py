@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from radlite_batch import machine
-from radlite_batch.engine.formats import cache_folder, machine_key
+from radlite_batch.engine.formats import machine_key
 from radlite_batch.engine.open import N_BATCH, ModelFile, context_bytes
 from radlite_batch.engine.speed import prompt_speed
 from radlite_batch.executor import Placement
 from radlite_batch.job import Workers
+from radlite_batch.storage import cache_folder
 
 _PYTHON_BYTES = 200 << 20  # what a worker holds beside model and context
 _MEASURED_SECONDS, _ROUNDS = 1.0, 2

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from radlite_batch import machine
 from radlite_batch.archive import ArchiveReader, ArchiveSpec, Filter, SurveyedFile, discover, plan_shards, survey
 from radlite_batch.engine.formats import Prepared, file_sha256
 from radlite_batch.engine.open import ModelFile, open_engine
@@ -17,10 +18,12 @@ from radlite_batch.errors import UsageError
 from radlite_batch.executor import Placement
 from radlite_batch.job import Job, Output, RunLimits, Workers
 from radlite_batch.pack import Pack, load_pack
-from radlite_batch.placement import place
+from radlite_batch.placement import Placed, place
 from radlite_batch.records import Shard
 from radlite_batch.results.manifest import Manifest, read_manifest, refuse_changes
+from radlite_batch.results.mirror import refresh
 from radlite_batch.results.schemas import SCHEMA_VERSION
+from radlite_batch.storage import shown, use_endpoint
 from radlite_batch.tasks.registry import TASKS, tasks_named
 from radlite_batch.tasks.render import fingerprint
 from radlite_batch.worker import Setting, answer_reports
@@ -49,6 +52,8 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     """Checks the job against pack, archive and output; writes nothing to the output.
 
     Raises JobError, PackError, ArchiveError or RunChanged."""
+    use_endpoint(job.storage.endpoint_url)
+    refresh(job.output.path, tables=False)
     pack = load_pack(job.pack)
     tasks = tasks_named(job.tasks)
     names = tuple(task.name for task in tasks)
@@ -63,9 +68,9 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     prompts = fingerprint(tasks, pack.style)
     identity = _identity(job, pack, models, prompts)
     if old is not None:
-        refuse_changes(job.output.path, old, identity, {str(path): file_sha256(path) for path in found})
+        refuse_changes(job.output.path, old, identity, {shown(path): file_sha256(path) for path in found})
     manifest = Manifest(identity, files, shards, routes, _asked(job))
-    placed = place(job.workers, models, say)
+    placed = _elsewhere(job.workers) if job.workers.scheduler else place(job.workers, models, say)
     in_hand = job.workers.reports_in_hand or REPORTS_IN_HAND
     split = f"{placed.placement.processes} processes x {placed.threads} threads x {in_hand} reports in hand"
     setting = Setting(
@@ -75,6 +80,13 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     )  # fmt: skip
     prepared = {model: prepared for model, (_, prepared) in ready.items()}
     return Plan(job, pack, manifest, setting, placed.placement, prepared, placed.why, old)
+
+
+def _elsewhere(workers: Workers) -> Placed:
+    """The placement of a cluster, of which this host sees one process at most: that of an estimate."""
+    threads = workers.threads or 1
+    split = f"a process for every {threads} thread(s) of the Dask workers at {workers.scheduler}; times are of one"
+    return Placed(Placement((tuple(machine.cores()[:threads]),)), threads, (split,))
 
 
 def _files(
@@ -87,7 +99,7 @@ def _files(
     shards = list(old.shards) if old else []
     for path in found:
         rows = sum(file.rows for file in files)
-        if str(path) in known or (most is not None and rows >= most):
+        if shown(path) in known or (most is not None and rows >= most):
             continue
         file = survey(path, job.archive, needs_text, size, None if most is None else most - rows)
         shards += plan_shards([file], size, len(shards), rows)
@@ -119,9 +131,9 @@ def _identity(job: Job, pack: Pack, models: Mapping[str, ModelFile], prompts: Ma
 def _asked(job: Job) -> dict[str, Any]:
     """The job as the manifest keeps it; the archive's files stand there by themselves."""
     asked = asdict(job)
-    asked["output"]["path"] = os.path.abspath(job.output.path)
+    asked["output"]["path"] = shown(Path(os.path.abspath(job.output.path)))
     asked["pack"] = os.path.abspath(job.pack) if job.pack.endswith(".toml") else job.pack
-    del asked["archive"]["paths"]
+    del asked["archive"]["paths"], asked["storage"]  # each host has its own way to the storage
     return asked
 
 
@@ -154,7 +166,7 @@ def _metadata(pack: Pack, model: ModelFile, prompts: Mapping[str, str], split: s
 def describe(plan: Plan) -> list[str]:
     """The plan in lines for a person."""
     manifest = plan.manifest
-    lines = [f"output    {plan.job.output.path}" + (" (goes on)" if plan.old else "")]
+    lines = [f"output    {shown(plan.job.output.path)}" + (" (goes on)" if plan.old else "")]
     lines += [f"archive   {file.path}: {file.rows} rows" for file in manifest.files[:_FILES_SHOWN]]
     if len(manifest.files) > _FILES_SHOWN:
         lines.append(f"archive   and {len(manifest.files) - _FILES_SHOWN} more files: {manifest.rows} rows in all")

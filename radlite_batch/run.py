@@ -8,21 +8,33 @@ What is committed survives whatever happens here; running again goes on from the
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import polars as pl
 
-from radlite_batch import machine
+from radlite_batch import cluster, machine
 from radlite_batch.errors import OutputError
 from radlite_batch.executor import execute
 from radlite_batch.job import Job
+from radlite_batch.node import Cluster
 from radlite_batch.plan import Plan, describe, make_plan, planned_job
 from radlite_batch.progress import Progress
 from radlite_batch.records import WorkItem
-from radlite_batch.results.commit import commit, commit_json, locked, make_folder, mend_log, read_json, remove
+from radlite_batch.results.commit import (
+    commit,
+    commit_json,
+    is_locked,
+    locked,
+    make_folder,
+    mend_log,
+    read_json,
+    remove,
+    upload,
+)
 from radlite_batch.results.manifest import (
     Committed,
     lock_path,
@@ -32,8 +44,10 @@ from radlite_batch.results.manifest import (
     run_folder,
     write_manifest,
 )
+from radlite_batch.results.mirror import keep, pull
 from radlite_batch.results.summary import EXIT_COMPLETE, EXIT_INCOMPLETE, RunSummary, host
 from radlite_batch.results.tables import staging_folder
+from radlite_batch.storage import use_endpoint
 from radlite_batch.watch import Watch
 
 
@@ -65,13 +79,16 @@ def _run(job: Job, progress: Progress, again: bool) -> RunSummary:
     out = job.output.path
     machine.forbid_dumps()
     os.umask(0o077 if job.output.private else 0o022)
-    if lock_path(out).exists():
+    use_endpoint(job.storage.endpoint_url)
+    if is_locked(lock_path(out)):
+        make_folder(run_folder(out))  # on a host that has no mirror of it yet
         with locked(lock_path(out)):  # a run that cannot begin says so at once
             pass
     plan = make_plan(job, progress.say)  # a job that is no good stops here, and leaves no trace
     for folder in (staging_folder(out), run_folder(out) / "receipts", run_folder(out) / "finished"):
         make_folder(folder)
     with locked(lock_path(out)):
+        pull(out)
         if read_manifest(out) != plan.old:  # another run came between
             plan = make_plan(job, progress.say)
         committed = read_committed(out, plan.manifest)
@@ -108,7 +125,8 @@ def _execute(plan: Plan, progress: Progress, todo: Sequence[WorkItem], committed
     state, code = "stopped", EXIT_INCOMPLETE
     try:
         watch.finish_shards()
-        execute(plan.setting, todo, plan.placement, watch.receive, watch.go_on, watch.beat)
+        run_items = _executor(plan)
+        run_items(plan.setting, todo, plan.placement, watch.receive, watch.go_on, partial(_beat, watch))
     except Stopped as stop:
         code = 128 + stop.number
     finally:
@@ -117,11 +135,29 @@ def _execute(plan: Plan, progress: Progress, todo: Sequence[WorkItem], committed
     if not watch.pending and summary.shards_done == summary.shards:
         summary.state, summary.exit_code = "complete", EXIT_INCOMPLETE if summary.unanswered else EXIT_COMPLETE
         summary.duplicate_ids = _duplicate_ids(out)
+    keep(out)
     commit_json(run_folder(out) / "summary.json", staging_folder(out), summary.document())
     watch.log("end", state=summary.state, exit_code=summary.exit_code, rows=summary.rows_done)
+    upload(run_folder(out) / "log.jsonl")
     if summary.state == "complete":
         commit(out / "_SUCCESS", staging_folder(out), b"")
     return summary
+
+
+def _beat(watch: Watch) -> None:
+    """Raises Stopped again where the first time was lost: Python ignores what is raised in a destructor."""
+    if _asked:
+        raise Stopped(_asked[-1])
+    watch.beat()
+
+
+def _executor(plan: Plan) -> Callable[..., None]:
+    """The processes of this host, or those of a cluster."""
+    if plan.job.workers.backend == "local":
+        return execute
+    forms = {model: prepared.form for model, prepared in plan.prepared.items() if prepared}
+    nodes = Cluster(plan.job.workers.scheduler, plan.manifest.job["pack"], forms, plan.job.output.private)
+    return partial(cluster.execute, nodes)
 
 
 def summarise(plan: Plan, watch: Watch, state: str, code: int) -> RunSummary:
@@ -132,7 +168,8 @@ def summarise(plan: Plan, watch: Watch, state: str, code: int) -> RunSummary:
     for shard in manifest.shards:  # one at a time: a million rows have thousands of receipts
         items = [item for item in manifest.items_of(shard) if item.name in committed.items]
         summary.add(read_receipts(out, items).values())
-    summary.seconds, summary.rows_this_time = time.perf_counter() - watch.begin, watch.rows
+    summary.ends_after(time.perf_counter() - watch.begin)
+    summary.rows_this_time = watch.rows
     summary.reports_per_hour = watch.rows / summary.seconds * 3600
     summary.memory, summary.identity = watch.memory, manifest.identity
     summary.plan, summary.host = describe(plan), host()
@@ -159,11 +196,16 @@ def _duplicate_ids(out: Path) -> int:
     return int(counts.collect(engine="streaming").item())
 
 
+_asked: list[int] = []  # numbers of the signals that came
+
+
 @contextmanager
 def _signals() -> Iterator[None]:
     """SIGINT and SIGTERM raise Stopped."""
+    _asked.clear()
 
     def stop(number: int, frame: object) -> None:
+        _asked.append(number)
         raise Stopped(number)
 
     old = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -7,13 +7,14 @@ from typing import Any
 from radlite_batch.errors import UsageError
 from radlite_batch.results.commit import is_locked, read_json
 from radlite_batch.results.manifest import finished_path, lock_path, read_manifest, read_receipts, run_folder
+from radlite_batch.storage import shown
 
 
 def read_status(out: Path) -> dict[str, Any]:
     """state: complete, running, stopped. Rows and statuses count committed work. Raises UsageError."""
     manifest = read_manifest(out)
     if manifest is None:
-        raise UsageError(f"{out}: no run was planned there")
+        raise UsageError(f"{shown(out)}: no run was planned there")
     shards = [shard for shard in manifest.shards if finished_path(out, shard.number).exists()]
     tasks: dict[str, Counter[str]] = {}
     for item in manifest.items:
@@ -25,7 +26,7 @@ def read_status(out: Path) -> dict[str, Any]:
     last = read_json(path) if path.exists() else {"state": None}
     code = last["exit_code"] if last["state"] == state else None  # else it is that of an earlier run
     return {
-        "output": str(out), "state": state, "exit_code": code, "rows": manifest.rows,
+        "output": shown(out), "state": state, "exit_code": code, "rows": manifest.rows,
         "rows_done": sum(shard.rows for shard in shards), "shards": len(manifest.shards), "shards_done": len(shards),
         "tasks": {name: dict(counts) for name, counts in tasks.items()},
     }  # fmt: skip

@@ -23,6 +23,7 @@ from radlite_batch.results.manifest import Manifest, finished_path, lock_path, r
 from radlite_batch.results.schemas import FAILURES, task_schema, wide_schema
 from radlite_batch.results.summary import RunSummary
 from radlite_batch.results.tables import count_labels, part_path, wide_table
+from radlite_batch.storage import local
 from radlite_batch.tasks.base import Task
 from radlite_batch.tasks.registry import TASKS, tasks_named
 
@@ -85,7 +86,8 @@ class _Check:
             left = None if most is None else most - before
             before += file.rows
             try:
-                now = survey(Path(file.path), self._spec, self._needs_text, self._manifest.identity["shard_rows"], left)
+                path, size = local(file.path, fresh=True), self._manifest.identity["shard_rows"]
+                now = survey(path, self._spec, self._needs_text, size, left)
             except OSError as error:
                 yield file.path, f"{file.path}: {error.strerror}"
             except ArchiveError as error:

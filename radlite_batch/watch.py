@@ -13,6 +13,7 @@ from radlite_batch.progress import Progress
 from radlite_batch.records import Shard, WorkItem
 from radlite_batch.results.commit import append_log, remove
 from radlite_batch.results.manifest import Committed, finished_path, read_receipts, run_folder, withdraw, write_finished
+from radlite_batch.results.mirror import keep
 from radlite_batch.results.tables import part_path, write_failures_part, write_wide_part
 from radlite_batch.tasks.registry import tasks_named
 
@@ -54,6 +55,7 @@ class Watch:
         names = {item.name for item in items}
         if names & self.pending or not names <= self.committed.items:
             return
+        keep(self._out)
         withdraw(finished_path(self._out, shard.number))
         receipts = read_receipts(self._out, items)
         tasks = tasks_named(self._plan.job.tasks)
@@ -80,6 +82,7 @@ class Watch:
             self._next_look = now + _MEMORY_EVERY
             for key, size in machine.tree_memory(os.getpid()).items():
                 self.memory[key] = max(self.memory[key], size)
+        keep(self._out)
         self._progress.beat()
 
     def log(self, event: str, **facts: Any) -> None:

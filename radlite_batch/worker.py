@@ -15,7 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from radlite_batch import machine
+from radlite_batch import lease, machine
 from radlite_batch.archive import ArchiveReader, ArchiveSpec
 from radlite_batch.engine import alarm
 from radlite_batch.engine.engine import Engine
@@ -106,6 +106,7 @@ def run_shard(setting: Setting, item: WorkItem, doomed: Mapping[int, str] | None
         "missing_ids": sum(report.report_id is None for report in reports), "lengths": _lengths(reports),
         "pid": os.getpid(), "begin": begin, "tasks": {}, "failures": [],
     }  # fmt: skip
+    lease.check(setting.out)
     withdraw(receipt_path(setting.out, item))
     for name, rows in outcomes.items():
         kept = earlier.kept(name) if earlier else []
@@ -150,27 +151,29 @@ def try_rows(setting: Setting, item: WorkItem, rows: Sequence[int]) -> bool:
     reports, _ = _read(setting, item)
     wanted = set(rows)
     engine = _engine(setting, item.model)
+    note = _note(setting, item)
+    note.parent.mkdir(exist_ok=True)
     for report in reports:
         if report.source_row in wanted:
-            _note(setting).write_text(str(report.source_row), encoding="ascii")
+            note.write_text(str(report.source_row), encoding="ascii")
             with alarm.within(setting.record_seconds, 1):
                 answer_reports(engine, setting, item.tasks, [report], {})
     return True
 
 
-def forget_row(setting: Setting) -> None:
-    _note(setting).unlink(missing_ok=True)
+def forget_row(setting: Setting, item: WorkItem) -> None:
+    _note(setting, item).unlink(missing_ok=True)
 
 
-def tried_row(setting: Setting) -> int | None:
-    """The row that try_rows began last; None where it came to none."""
-    note = _note(setting)
+def tried_row(setting: Setting, item: WorkItem) -> int | None:
+    """The row of the item that try_rows began last; None where it came to none."""
+    note = _note(setting, item)
     text = note.read_text(encoding="ascii") if note.exists() else ""
     return int(text) if text else None
 
 
-def _note(setting: Setting) -> Path:
-    return setting.out / "_run" / "slots" / "row"
+def _note(setting: Setting, item: WorkItem) -> Path:
+    return setting.out / "_run" / "slots" / item.name  # nodes of a cluster may search several items at a time
 
 
 def answer_reports(

@@ -45,13 +45,13 @@ def dying_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = No
     return receipt(item, doomed, cores=os.sched_getaffinity(0))
 
 
-def note(setting: Any, row: int) -> None:
-    (setting.out / "_run" / "slots" / "row").write_text(str(row), encoding="ascii")
+def note(setting: Any, item: WorkItem, row: int) -> None:
+    (setting.out / "_run" / "slots" / item.name).write_text(str(row), encoding="ascii")
 
 
 def dying_trial(setting: Any, item: WorkItem, chosen: list[int]) -> bool:
     for row in chosen:
-        note(setting, row)
+        note(setting, item, row)
         if row in DEADLY:
             os.kill(os.getpid(), signal.SIGSEGV)
     return True
@@ -60,7 +60,7 @@ def dying_trial(setting: Any, item: WorkItem, chosen: list[int]) -> bool:
 def once_dying_trial(setting: Any, item: WorkItem, chosen: list[int]) -> bool:
     if not (setting.out / "struck").exists():
         (setting.out / "struck").touch()
-        note(setting, chosen[3])
+        note(setting, item, chosen[3])
         os.kill(os.getpid(), signal.SIGKILL)
     return True
 
@@ -83,7 +83,7 @@ def stumbling_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None 
 
 def stumbling_trial(setting: Any, item: WorkItem, chosen: list[int]) -> bool:
     for row in chosen:
-        note(setting, row)
+        note(setting, item, row)
         if row == 21:
             raise ValueError("a row's text might stand here")
     return True
@@ -155,10 +155,12 @@ def test_an_engine_that_cannot_begin_ends_the_run_with_its_reason(
 
 def test_the_row_that_was_tried_last_is_known(tmp_path: Path) -> None:
     setting: Any = Setting(tmp_path)
-    assert tried_row(setting) is None
+    one, other = (WorkItem(Shard(i, "x.csv", i * 8, 8, i * 8), "fake", ("n_staging",)) for i in range(2))
+    assert tried_row(setting, one) is None
     (tmp_path / "_run" / "slots").mkdir(parents=True)
-    note(setting, 7)
-    assert tried_row(setting) == 7
+    note(setting, one, 7)
+    note(setting, other, 9)
+    assert tried_row(setting, one) == 7
 
 
 def test_workers_keep_to_disjoint_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

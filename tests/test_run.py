@@ -22,6 +22,7 @@ from radlite_batch.results.commit import locked
 from radlite_batch.results.manifest import lock_path
 from radlite_batch.run import run
 from radlite_batch.tasks.registry import TASKS
+from radlite_batch.watch import Watch
 
 FINDINGS = (
     "Heart size is normal.",
@@ -265,3 +266,23 @@ def test_a_signal_ends_the_run_with_its_code_and_keeps_what_is_done(long_job: Jo
     done = json.loads((long_job.output.path / "_run" / "summary.json").read_text())["rows_done"]
     assert done >= 512
     assert run(long_job).rows_done == ROWS
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_in_the_middle_of_a_destructor_is_not_lost(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dying:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    receive = Watch.receive
+
+    def receive_and_drop(watch: Watch, receipt: dict[str, object]) -> None:
+        receive(watch, receipt)
+        Dying()
+
+    monkeypatch.setattr(Watch, "receive", receive_and_drop)
+    summary = run(job)
+    assert (summary.state, summary.exit_code) == ("stopped", 143)
+    assert 0 < summary.shards_done < summary.shards
+    monkeypatch.undo()
+    assert run(job).exit_code == 0

@@ -15,9 +15,11 @@ from pathlib import Path
 from radlite_batch import machine
 from radlite_batch.engine.speed import prompt_speed
 from radlite_batch.errors import PackError
+from radlite_batch.storage import cache_folder
 
 _FAITHFUL = ("as shipped", "bf16", "f16")
 _COARSE = ("q8_0", "q4_0")
+CONVERTED = ("bf16", "f16", *_COARSE)  # what a base can be converted to
 _REPACKED = ("as shipped", *_COARSE)
 _LEAST_AGREEMENT = 0.995
 _MEASURED_TOKENS = 256
@@ -39,12 +41,6 @@ class Prepared:
     speeds: dict[str, float] = field(default_factory=dict)
     repacked: dict[str, float] = field(default_factory=dict)
     agreement: dict[str, float] = field(default_factory=dict)
-
-
-def cache_folder() -> Path:
-    """RADLITE_CACHE, or radlite in the user's cache folder."""
-    given = os.environ.get("RADLITE_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "radlite"
 
 
 def file_sha256(path: Path) -> str:
@@ -69,6 +65,15 @@ def fastest(base: Path, base_sha256: str, agree: Agree, say: Callable[[str], Non
     if not path.exists() or file_sha256(path) != record["sha256"]:
         raise PackError(f"{path}: not the file that was measured; delete {folder} and run again")
     return Prepared(path, *(record[key] for key in ("sha256", "form", "speeds", "repacked", "agreement")))
+
+
+def in_form(base: Path, base_sha256: str, form: str) -> Path:
+    """The base in the format that was chosen on another machine, in the cache; converted at first use."""
+    folder = cache_folder() / base_sha256[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _convert(base, folder, form)
 
 
 def _choose(base: Path, base_sha256: str, folder: Path, choice: Path, agree: Agree) -> None:
@@ -96,18 +101,23 @@ def _choose(base: Path, base_sha256: str, folder: Path, choice: Path, agree: Agr
 
 
 def _converted(base: Path, folder: Path) -> dict[str, Path]:
-    from radlite_batch.engine import llama
-
     files, own = {"as shipped": base}, _form(base)
-    for form in (*_FAITHFUL[1:], *_COARSE):
+    for form in CONVERTED:
         if form == own:  # a merged base is bf16 as it is
             continue
-        files[form] = folder / f"{form}.gguf"
-        if not files[form].exists():
-            growing = folder / f"{form}.{os.getpid()}"
-            llama.convert(base, growing, form)
-            os.rename(growing, files[form])
+        files[form] = _convert(base, folder, form)
     return files
+
+
+def _convert(base: Path, folder: Path, form: str) -> Path:
+    from radlite_batch.engine import llama
+
+    path = folder / f"{form}.gguf"
+    if not path.exists():
+        growing = folder / f"{form}.{os.getpid()}"
+        llama.convert(base, growing, form)
+        os.rename(growing, path)
+    return path
 
 
 def _form(base: Path) -> str:

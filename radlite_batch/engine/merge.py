@@ -18,9 +18,10 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from radlite_batch.engine.formats import cache_folder, file_sha256
+from radlite_batch.engine.formats import file_sha256
 from radlite_batch.engine.gguf_header import checked
 from radlite_batch.errors import PackError
+from radlite_batch.storage import cache_folder
 
 BASE_SHA256, CUE_NAMES = "radlite.base.sha256", "radlite.cue.names"
 CUE_TOKENS, CUE_ROWS = "radlite.cue.tokens", "radlite.cue.rows"

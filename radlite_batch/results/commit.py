@@ -1,5 +1,7 @@
 """Durable files: a name appears only with its whole content, and stays after a power cut.
 
+In the mirror of a remote output the storage is told last of what appears, and first of what goes away.
+
 JSON documents carry a checksum of themselves as their last key, so that a flipped bit is not taken for a fact.
 """
 
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from radlite_batch import lease, storage
 from radlite_batch.errors import OutputError, OutputLocked
 from radlite_batch.results import disk
 
@@ -37,6 +40,7 @@ def commit(target: Path, staging: Path, data: "bytes | memoryview") -> tuple[str
             os.close(handle)
         disk.rename(temporary, target)
     _sync_folder(target.parent)
+    storage.put(target, view)
     return hashlib.sha256(view).hexdigest(), view.nbytes
 
 
@@ -51,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
     with _explained(path):
         raw = path.read_bytes()
     if raw != _sealed(raw[: -len(_sealed(b"", b",\n ", b"\n}\n"))], b",\n ", b"\n}\n"):
-        raise OutputError(f"{path}: damaged, its checksum is another")
+        raise OutputError(f"{storage.shown(path)}: damaged, its checksum is another")
     document: dict[str, Any] = json.loads(raw)
     return document
 
@@ -66,6 +70,11 @@ def append_log(path: Path, facts: Mapping[str, Any]) -> None:
             disk.sync(handle)
         finally:
             os.close(handle)
+
+
+def upload(path: Path) -> None:
+    """Stores a file of a mirror that grows, a log, as it is now. Raises OutputError."""
+    storage.put(path, path.read_bytes())
 
 
 def mend_log(path: Path) -> None:
@@ -94,6 +103,7 @@ def _sealed(body: bytes, joint: bytes, end: bytes, digits: int = 64) -> bytes:
 
 def remove(path: Path) -> None:
     """Takes a name away, durably; it may be gone already. Raises OutputError."""
+    storage.drop(path)
     with _explained(path):
         disk.remove(path)
     _sync_folder(path.parent)
@@ -123,11 +133,18 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path}: {error.strerror}") from None
+        raise OutputError(f"{storage.shown(path)}: {error.strerror}") from None
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
+    """Holds an output's lock, and that of what it is a mirror of; raises OutputLocked if another process does."""
+    with locked_here(path), lease.held(path.parent.parent):
+        yield
+
+
+@contextmanager
+def locked_here(path: Path) -> Iterator[None]:
     """Holds an exclusive lock for as long as this process lives; raises OutputLocked if another one does."""
     with _explained(path):
         file = open(path, "a")  # noqa: SIM115  not inherited: Python's descriptors close on exec
@@ -137,16 +154,17 @@ def locked(path: Path) -> Iterator[None]:
                 break
             time.sleep(_PROBE)
         else:
-            raise OutputLocked(f"{path.parent.parent}: another run holds this output")
+            raise OutputLocked(f"{storage.shown(path.parent.parent)}: another run holds this output")
         yield
 
 
 def is_locked(path: Path) -> bool:
     """Whether some process holds the lock now; writes nothing."""
-    if not path.exists():
-        return False
-    with open(path, "rb") as file:
-        return not _take(file)
+    if path.exists():
+        with open(path, "rb") as file:
+            if not _take(file):
+                return True
+    return lease.is_held(path.parent.parent)
 
 
 def _take(file: IO[Any]) -> bool:

@@ -1,5 +1,6 @@
 """The RunSummary: what a run did, added up from its receipts. Counts and timings only."""
 
+import datetime
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from radlite_batch import machine
+from radlite_batch.storage import shown
 
 EXIT_COMPLETE, EXIT_INCOMPLETE = 0, 3
 
@@ -33,7 +35,8 @@ class TaskSummary:
 
 @dataclass(slots=True)
 class RunSummary:
-    """state: complete, stopped or running. rows: planned rows. seconds: of this execution; busy: of all workers.
+    """state: complete, stopped or running. rows: planned rows. begin, end: of this execution, ISO times with the offset
+    from UTC. seconds: of this execution; busy: of all workers.
 
     tokens: asked (one prompt after another), computed (with sharing), written. memory: peaks in bytes."""
 
@@ -46,6 +49,8 @@ class RunSummary:
     rows_filtered: int = 0
     missing_ids: int = 0
     duplicate_ids: int = 0
+    begin: str = ""
+    end: str = ""
     seconds: float = 0.0
     busy_seconds: float = 0.0
     write_seconds: float = 0.0
@@ -72,6 +77,13 @@ class RunSummary:
             _add(self.tokens, receipt["counts"])
             self.busy_seconds += sum(receipt["seconds"].values())
             self.write_seconds += receipt["seconds"]["write"]
+
+    def ends_after(self, seconds: float) -> None:
+        """This execution took so long, and ends now."""
+        end = datetime.datetime.now().astimezone()
+        begin = end - datetime.timedelta(seconds=seconds)
+        self.begin, self.end = (at.isoformat(timespec="milliseconds") for at in (begin, end))
+        self.seconds = seconds
 
     @property
     def unanswered(self) -> int:
@@ -100,7 +112,7 @@ def summary_lines(summary: Mapping[str, Any], out: Path) -> list[str]:
     saved = tokens.get("asked", 0) - tokens.get("computed", 0)
     lines = [
         f"{summary['state']}: {summary['rows_done']} of {summary['rows'] - summary['rows_filtered']} rows, "
-        f"{summary['shards_done']} of {summary['shards']} shards, in {out}",
+        f"{summary['shards_done']} of {summary['shards']} shards, in {shown(out)}",
         f"speed     {summary['reports_per_hour']:,.0f} reports/hour ({summary['rows_this_time']} rows in "
         f"{summary['seconds']:.1f} s)",
         f"tokens    {tokens.get('computed', 0):,} computed, {max(saved, 0):,} saved by sharing, "

@@ -55,6 +55,7 @@ path = "{out}"
 shard_rows = {shard_rows}
 """
 PROMPT = 64  # tokens that the sequences of a decode measurement share
+BLOCK = 256  # cells that a stream takes at least
 REPEATS, STEPS = 4, 8  # it is the best of so many stretches of so many steps
 
 
@@ -95,7 +96,7 @@ def decode_speed(path: Path, n_seqs: int) -> float:
     """Tokens per second that n_seqs sequences write together after a prompt they share, on one thread."""
     weights = Weights(path)
     size = PROMPT + REPEATS * STEPS
-    model = LlamaModel(weights, Limits(PROMPT, n_seqs * size, 2, n_seqs), threads=1)
+    model = LlamaModel(weights, Limits(PROMPT, n_seqs * BLOCK, 2, n_seqs), threads=1)
     ((row,),) = model.decode([Run(np.arange(1000, 1000 + PROMPT, dtype=np.int32), 0, (0,), (PROMPT - 1,))])
     state, last, seconds = model.take(0), [row.best()] * n_seqs, math.inf
     streams = model.streams(size)
