@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GgufConfig
 
 from radlite_batch.errors import UsageError
 from training.encode import Row, Want
@@ -34,14 +34,14 @@ class Scored:
 def load_base(path: Path, dtype: torch.dtype, four_bit: bool = False) -> Any:
     """The causal language model of a GGUF, dequantised, on a GPU where there is one, with attention that takes a mask
     for every pair of tokens. four_bit: NF4 weights. Raises UsageError where that needs what is not installed."""
-    more: dict[str, Any] = {}
+    config: Any = GgufConfig(dequantize=True)  # blocks of a GGUF cannot be multiplied backwards
     if four_bit:
         if find_spec("bitsandbytes") is None:
             raise UsageError("four_bit needs the Python package bitsandbytes")
-        more["quantization_config"] = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=dtype)
     # On a CPU with a mask of its own, torch's fused attention makes a step 1.5 times as long.
     base: Any = AutoModelForCausalLM.from_pretrained(
-        str(path.parent), gguf_file=path.name, dtype=dtype, attn_implementation="eager", **more
+        str(path.parent), gguf_file=path.name, dtype=dtype, attn_implementation="eager", quantization_config=config
     )
     return base.to("cuda") if torch.cuda.is_available() and not four_bit else base
 
