@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,30 @@ from radlite_batch import predict as single
 from radlite_batch.archive import ArchiveSpec
 from radlite_batch.bench.compare import ENGINE, SYSTEMS, bench
 from radlite_batch.bench.server import SLOTS
-from radlite_batch.console import ErrorGroup
+from radlite_batch.completion import complete_packs, complete_tasks, completion_command
+from radlite_batch.console import ErrorGroup, OutputFolder
 from radlite_batch.errors import RadliteError, UsageError
+from radlite_batch.export.commands import export_command
 from radlite_batch.job import Job, Output, load_job
+from radlite_batch.metrics import metrics_command
 from radlite_batch.pack import BUILT_IN, Pack, load_pack, pack_names
-from radlite_batch.pages.commands import diff_command, report_command
+from radlite_batch.pages.commands import diff_command, report_command, review_command
 from radlite_batch.plan import describe, estimate, make_plan
 from radlite_batch.progress import Progress
+from radlite_batch.reference import SURROUNDINGS, reference_command
 from radlite_batch.rerun import rerun
+from radlite_batch.results.mirror import refresh
 from radlite_batch.results.schemas import dictionary_lines
 from radlite_batch.results.summary import RunSummary, summary_lines
+from radlite_batch.rows import KINDS
 from radlite_batch.run import Stopped, retry, run
 from radlite_batch.status import read_status, status_lines
-from radlite_batch.tasks.registry import TASKS
+from radlite_batch.storage import shown
+from radlite_batch.tasks.registry import TASKS, tasks_named
 from radlite_batch.verify import verify
 
 
-@click.group("radlite", cls=ErrorGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("radlite", cls=ErrorGroup, epilog=SURROUNDINGS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="radlite-batch")
 def main() -> None:
     """Turns archives of radiology reports into typed Parquet, on CPU and without network.
@@ -45,9 +53,9 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         click.argument("job_file", metavar="[JOB.toml]", required=False, type=click.Path(path_type=Path)),
         click.option("--input", "inputs", multiple=True, help="CSV or Parquet file, folder or glob; may be repeated."),
-        click.option("--tasks", help="Tasks, separated by commas; see `radlite tasks`."),
-        click.option("--output", type=click.Path(path_type=Path), help="Output folder."),
-        click.option("--pack", help="Built-in pack or path of a pack file; see `radlite packs`."),
+        click.option("--tasks", help="Tasks, separated by commas; see `radlite tasks`.", shell_complete=complete_tasks),
+        click.option("--output", type=OutputFolder(lambda out: None), help="Output folder, or its URL."),
+        click.option("--pack", help="Built-in pack or pack file; see `radlite packs`.", shell_complete=complete_packs),
         click.option("--id-column", help="Column of the report's id [report_id]."),
         click.option("--text-column", help="Column of the text, or several, separated by commas [text]."),
         click.option("--workers", type=click.IntRange(1), help="Worker processes [as many as cores and memory allow]."),
@@ -64,6 +72,8 @@ def _job(job_file: Path | None, **flags: Any) -> Job:
     """The job of a command line; flags override the file's keys."""
     inputs, tasks = tuple(flags["inputs"]), _split(flags["tasks"])
     if job_file is not None:
+        if job_file.suffix.lower() in KINDS:  # a glob without quotes
+            raise UsageError(f"{job_file}: not a job file; give each input its own --input, or a glob in quotes")
         job = load_job(job_file)
     else:
         missing = [
@@ -118,7 +128,7 @@ def _end(do: Callable[[Any, Progress], RunSummary], of: Any, out: Path) -> None:
 
 
 @main.command("retry")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=OutputFolder())
 def retry_command(out: Path) -> None:
     """Answer a run's failed rows again, and whatever it left undone.
 
@@ -131,7 +141,7 @@ def retry_command(out: Path) -> None:
 
 
 @main.command("verify")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=OutputFolder(partial(refresh, anew=True)))
 @click.option("--rerun", "share", type=click.FloatRange(0, 1), default=0.0, help="Share of rows to answer again.")
 def verify_command(out: Path, share: float) -> None:
     """Check an output: every byte, schemas, counts, vocabularies, and the archive it was made from.
@@ -151,7 +161,7 @@ def verify_command(out: Path, share: float) -> None:
         verdict.findings += again.findings
         click.echo(f"rerun     {again.rows} rows, {again.labels} labels compared, {again.near_ties} near ties differ")
     for finding in verdict.findings:
-        click.echo(f"wrong     {finding}")
+        click.echo(f"wrong     {finding}".replace(str(out), shown(out)))
     click.echo(("damaged" if verdict.findings else "whole") + ("" if verdict.complete else ", and not complete"))
     sys.exit(verdict.exit_code)
 
@@ -174,7 +184,7 @@ def plan_command(no_measure: bool, **arguments: Any) -> None:
 
 
 @main.command("status")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=OutputFolder(partial(refresh, tables=False)))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status_command(out: Path, as_json: bool) -> None:
     """Say how far a run is, while it runs or afterwards.
@@ -188,10 +198,15 @@ def status_command(out: Path, as_json: bool) -> None:
 
 main.add_command(report_command)
 main.add_command(diff_command)
+main.add_command(metrics_command)
+main.add_command(review_command)
+main.add_command(export_command)
+main.add_command(completion_command("radlite"))
+main.add_command(reference_command("radlite"))
 
 
 @main.command("tasks")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_tasks)
 @click.option("--dictionary", is_flag=True, help="Print the data dictionary of the output, as Markdown.")
 def tasks_command(name: str | None, dictionary: bool) -> None:
     """List the tasks, or one task's columns.
@@ -200,14 +215,12 @@ def tasks_command(name: str | None, dictionary: bool) -> None:
     Example: radlite tasks rads_assignment
     Example: radlite tasks --dictionary > dictionary.md
     """
-    if name is not None and name not in TASKS:
-        raise UsageError(f"unknown task {name!r}; see `radlite tasks`")
+    chosen = tasks_named(TASKS if name is None else (name,))
     if dictionary:
-        for line in dictionary_lines(TASKS.values() if name is None else [TASKS[name]]):
-            click.echo(line)
+        click.echo("\n".join(dictionary_lines(chosen)))
         return
     if name is None:
-        for task in TASKS.values():
+        for task in chosen:
             click.echo(f"{task.name:<24}{task.about} (needs {task.needs})")
         return
     for column in TASKS[name].columns:
@@ -218,7 +231,7 @@ def tasks_command(name: str | None, dictionary: bool) -> None:
 
 @main.command("packs")
 @click.argument("action", required=False, type=click.Choice(["verify"]))
-@click.option("--pack", "name", help="Only this pack, by name or path.")
+@click.option("--pack", "name", help="Only this pack, by name or path.", shell_complete=complete_packs)
 def packs_command(action: str | None, name: str | None) -> None:
     """List the built-in packs; `verify` loads and checks their files.
 
@@ -242,9 +255,9 @@ def packs_command(action: str | None, name: str | None) -> None:
 
 
 @main.command("predict")
-@click.option("--task", "tasks", required=True, help="Tasks, separated by commas.")
+@click.option("--task", "tasks", required=True, help="Tasks, separated by commas.", shell_complete=complete_tasks)
 @click.option("--text", default="-", help="The report; - reads it from standard input.", show_default=True)
-@click.option("--pack", default="smol", show_default=True, help="Built-in pack or path of a pack file.")
+@click.option("--pack", default="smol", show_default=True, help="Pack name or file.", shell_complete=complete_packs)
 @click.option("--field", "fields", multiple=True, metavar="NAME=TEXT", help="A further input: premise, question, ...")
 def predict_command(tasks: str, text: str, pack: str, fields: tuple[str, ...]) -> None:
     """Answer tasks for one report, as JSON on standard output.
@@ -252,6 +265,8 @@ def predict_command(tasks: str, text: str, pack: str, fields: tuple[str, ...]) -
     \b
     Example: echo "No nodes. Liver metastases." | radlite predict --task m_staging
     """
+    if not all("=" in field for field in fields):
+        raise UsageError("--field must be NAME=TEXT, like --field question='Is there a mass?'")
     named = dict(field.partition("=")[::2] for field in fields)
     report = sys.stdin.read() if text == "-" else text
     answers = single.predict(report, _split(tasks), pack, named, Progress().say)
@@ -259,24 +274,27 @@ def predict_command(tasks: str, text: str, pack: str, fields: tuple[str, ...]) -
 
 
 @main.command("doctor")
-@click.option("--pack", default="smol", show_default=True, help="The pack to check.")
+@click.option("--pack", default="smol", show_default=True, help="The pack to check.", shell_complete=complete_packs)
 def doctor_command(pack: str) -> None:
-    """Check what a run needs: packages, the pack's files, cores, memory, disk.
+    """Check what a run needs: packages, cores, memory, disk, the pack's files; and say how to get what is missing.
+
+    \b
+    Exit codes: 0 the pack can run here; 2 something it needs is missing.
 
     \b
     Example: radlite doctor
     """
     findings = checks.examine(pack, Progress().say)
     for finding in findings:
-        click.echo(f"{'ok  ' if finding.ok else 'MISS'}  {finding.name:<12}{finding.what}")
-    sys.exit(0 if all(finding.ok for finding in findings) else 2)
+        click.echo(f"{finding.mark:<6}{finding.name:<12}{finding.what}")
+    sys.exit(0 if all(finding.ok for finding in findings if finding.needed) else 2)
 
 
 @main.command("bench")
 @click.option("--input", "inputs", multiple=True, required=True, help="CSV or Parquet file, folder or glob.")
-@click.option("--tasks", required=True, help="Tasks, separated by commas; see `radlite tasks`.")
+@click.option("--tasks", required=True, help="Tasks, separated by commas.", shell_complete=complete_tasks)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the result.")
-@click.option("--pack", default="smol", show_default=True, help="Built-in pack or path of a pack file.")
+@click.option("--pack", default="smol", show_default=True, help="Pack name or file.", shell_complete=complete_packs)
 @click.option("--id-column", default="report_id", show_default=True, help="Column of the report's id.")
 @click.option("--text-column", default="text", show_default=True, help="Column of the text, or several.")
 @click.option("--reports", type=click.IntRange(1), default=256, show_default=True, help="Distinct reports to answer.")

@@ -11,7 +11,8 @@ from click.testing import CliRunner, Result
 from radlite_batch.cli import main
 
 COMMANDS = (
-    "run", "plan", "retry", "status", "verify", "report", "diff", "tasks", "packs", "predict", "doctor", "bench",
+    "run", "plan", "retry", "status", "verify", "report", "diff", "metrics", "tasks", "packs", "predict", "doctor",
+    "bench", "completion", "reference", "review", "export",
 )  # fmt: skip
 
 

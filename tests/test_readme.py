@@ -1,48 +1,193 @@
-"""The README's examples do what they print, and its file tree and commands exist."""
+"""The README does what it says: its commands run or parse, what it prints is printed, and what it names exists."""
 
 import dataclasses
 import doctest
 import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import click
+import polars as pl
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner, Result
 
 from radlite_batch.cli import main
 from radlite_batch.job import load_job
 from radlite_batch.run import run
+from radlite_batch.tasks.registry import TASKS
+from training.cli import main as train
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("radlite_batch", "training")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAMS: dict[str, click.Group] = {"radlite": main, "radlite-train": train}
+BLOCKS: list[tuple[str, str]] = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+TREE = README.split("## The house")[1].split("```")[1]
+
+# These run here, in seconds; the others need weights, hours or data that not everybody has, and are parsed.
+RUN = {"run", "plan", "status", "verify", "tasks", "doctor", "predict"}
+WITH_PACK = {"run", "plan", "doctor", "predict"}  # with the fake one: no figure shown depends on the model
 
 
-def test_the_queries_print_what_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The figures shown depend on the archive alone, so that the fake model gives them too, in seconds.
+@dataclass(frozen=True)
+class Command:
+    """A line of the README's code blocks; wanted: the output printed below it, None where none is."""
+
+    line: str
+    wanted: str | None
+
+    @property
+    def program(self) -> str:
+        return self.line.split()[0]
+
+    def words(self) -> tuple[str, list[str]]:
+        """(what is piped into it, arguments)"""
+        before, pipe, line = self.line.rpartition(" | ")
+        words = shlex.split(line.replace("$?", "0"), comments=True)
+        words = words[: words.index(">")] if ">" in words else words
+        return (shlex.split(before)[1] + "\n" if pipe else ""), words[1:]
+
+
+def commands() -> Iterator[Command]:
+    for language, block in BLOCKS:
+        if language == "python" or block == TREE.lstrip("\n"):
+            continue
+        lines = re.sub(r"\\\n\s*", "", block)
+        if language != "console":
+            yield from (Command(line, None) for line in lines.splitlines() if line)
+            continue
+        for part in re.split(r"^\$ ", lines, flags=re.MULTILINE)[1:]:
+            line, _, wanted = part.partition("\n")
+            yield Command(line, wanted)
+
+
+def ours(line: str) -> bool:
+    return re.match(r"(echo .* \| )?radlite(-train)? ", line) is not None
+
+
+def leaves(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    """(its words, command) of every command that is no group."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def parse(line: str, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """What the real command line says to this one, with nothing behind it."""
+    _, words = Command(line, None).words()
+    program = PROGRAMS[line.rpartition(" | ")[2].split()[0]]
+    with monkeypatch.context() as patch:
+        for _, command in leaves(program, ""):
+            patch.setattr(command, "callback", lambda *given, **options: None)
+        return CliRunner().invoke(program, words)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's output, by the fake model."""
     job = load_job(ROOT / "jobs" / "demo.toml")
-    run(dataclasses.replace(job, pack="fake", output=dataclasses.replace(job.output, path=tmp_path / "demo")))
+    out = tmp_path_factory.mktemp("readme") / "demo"
+    run(dataclasses.replace(job, pack="fake", output=dataclasses.replace(job.output, path=out)))
+    return out
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds what the README's commands name."""
+    for folder in ("jobs", "sample_data"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    for folder in ("archive", "out/mix", "out/fit", "out/pack"):
+        (tmp_path / folder).mkdir(parents=True)
+    reports = pl.read_csv(ROOT / "sample_data" / "reports.csv", infer_schema=False)
+    reports.select("report_id", text="findings").write_csv(tmp_path / "reports.csv")
+    reports.rename({"report_id": "accession"}).write_parquet(tmp_path / "archive" / "2024.parquet")
+    monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_command_runs_or_parses_and_prints_what_is_shown(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = doctest.OutputChecker().check_output
+    ran = 0
+    for command in filter(lambda command: ours(command.line), commands()):
+        piped, words = command.words()
+        if "radlite-train " in command.line or words[0] not in RUN:
+            parsed = parse(command.line, monkeypatch)
+            assert parsed.exit_code == 0, f"{command.line}\n{parsed.output}"
+            continue
+        pack = ["--pack", "fake"] if words[0] in WITH_PACK else []
+        done = CliRunner().invoke(main, [*words, *pack], input=piped)
+        refused = command.wanted is not None and command.wanted.startswith("radlite: ")
+        assert done.exit_code == (2 if refused else 0), f"{command.line}\n{done.output}"
+        if command.wanted:
+            assert same(command.wanted, done.output, doctest.ELLIPSIS), f"{command.line}\n{done.output}"
+        ran += 1
+    assert ran >= 12
+
+
+def test_every_other_line_names_what_exists() -> None:
+    targets = re.findall(r"^([\w./$()]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for line in (command.line for command in commands() if not ours(command.line)):
+        kind, *words = shlex.split(line, comments=True)
+        if kind == "make":
+            assert words[0] in targets, line
+        elif kind == "python":
+            assert (ROOT / words[0]).is_file(), line
+        elif kind == "pip":
+            assert set(words[-1].strip(".[]").split(",")) <= set(extras), line
+        else:
+            assert line == ". .venv/bin/activate", line
+
+
+def test_every_command_in_the_text_parses(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = re.sub(r"```.*?```", "", README, flags=re.DOTALL)
+    lines = [" ".join(line.split()) for line in re.findall(r"`(?:eval \"\$\()?(radlite(?:-train)? [^`)]+)", text)]
+    assert len(lines) > 10
+    for line in lines:
+        # A name alone stands for the command, whatever it needs.
+        parsed = parse(line if len(line.split()) > 2 else f"{line} --help", monkeypatch)
+        assert parsed.exit_code == 0, f"{line}\n{parsed.output}"
+
+
+def test_the_queries_print_what_the_readme_says(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The figures shown depend on the archive alone, so that the fake model gives them too, in seconds.
     monkeypatch.chdir(ROOT)
-    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert block is not None
-    code = block.group(1).replace("out/demo", str(tmp_path / "demo"))
+    code = "".join(block for language, block in BLOCKS if language == "python").replace("out/demo", str(demo))
     example = doctest.DocTestParser().get_doctest(code, {}, "README", None, None)
-    assert len(example.examples) > 8
+    assert len(example.examples) > 20 and all(name in code for name in ("duckdb", "polars", "pandas"))
     output: list[str] = []
     failed = doctest.DocTestRunner(verbose=False).run(example, out=output.append).failed
     assert failed == 0, "".join(output)
 
 
+def test_every_column_is_described_in_parquet_and_in_the_dictionary(demo: Path) -> None:
+    dictionary = CliRunner().invoke(main, ["tasks", "--dictionary"]).output
+    for path in sorted(demo.glob("*/part-00000.parquet")):
+        section = dictionary.split(f"## {path.parent.name}\n")[1].split("\n## ")[0]
+        for field in pq.read_schema(path):
+            about = field.metadata[b"description"].decode()
+            assert re.search(rf"^\| {field.name} \| .* \| {re.escape(about)} \| ", section, re.MULTILINE), field.name
+    assert len(list(demo.glob("*/part-00000.parquet"))) == len(TASKS) + 1  # and wide; nothing failed
+
+
 def test_every_file_of_the_tree_exists() -> None:
-    tree = README.split("## The house")[1].split("```")[1]
-    for name in re.findall(r"\b[a-z_]+\.py\b", tree):
+    for name in re.findall(r"\b[a-z_]+\.py\b", TREE):
         assert any(list((ROOT / package).rglob(name)) for package in PACKAGES), name
-    for name in re.findall(r"^ *([a-z_]+)/", tree, re.MULTILINE):
+    for name in re.findall(r"^ *([a-z_]+)/", TREE, re.MULTILINE):
         assert any((ROOT / package / name).is_dir() for package in ("", *PACKAGES)), name
 
 
-def test_every_command_named_exists() -> None:
-    named = set(re.findall(r"^radlite ([a-z]+)", README, re.MULTILINE)) | set(re.findall(r"`radlite ([a-z]+)", README))
-    assert named and named <= set(main.commands)
-    assert set(main.commands) <= set(re.search(r"cli\.py  console\.py +([a-z ]+);", README).group(1).split())  # type: ignore[union-attr]
+def test_every_command_stands_in_the_tree() -> None:
+    named = re.search(r"cli\.py  console\.py +([a-z ]+);", README)
+    assert named is not None and set(named[1].split()) == set(main.commands)
 
 
 def test_every_key_of_a_job_is_documented() -> None:
