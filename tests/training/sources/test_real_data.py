@@ -12,7 +12,7 @@ DATA = Path(__file__).resolve().parents[3] / "../shared/data"
 READ = {  # samples and tasks by source
     "openi": (2773, {"rads_assignment", "n_staging", "m_staging", "abnormality_detection", "impression_generation"}),
     "radrestruct": (7647, {"radiology_qa"}),
-    "tcga": (998, {"n_staging", "m_staging"}),
+    "tcga": (1032, {"n_staging", "m_staging"}),
     "negex": (2357, {"radiology_ner"}),
     "medqa": (1031, {"radiology_qa"}),
     "ct_rate_dev": (547, {"abnormality_detection"}),
