@@ -195,15 +195,16 @@ def reproduce_command(packs: tuple[str, str], data: Path, output: Path, **option
 @click.argument("pack")
 @click.argument("prepared", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of archives, runs and scores.")
-def score_command(pack: str, prepared: Path, output: Path) -> None:
-    """Run PACK over every report that PREPARED holds out, and score each source apart.
+@click.option("--limit", type=click.IntRange(1), help="Most reports of a source, drawn once and for all [all].")
+def score_command(pack: str, prepared: Path, output: Path, limit: int | None) -> None:
+    """Run PACK over the reports that PREPARED holds out, and score each source apart.
 
     \b
     Example: radlite-train score smol out/mix --output out/scores
     """
     from training.score import score_pack
 
-    sys.exit(score_pack(pack, prepared, output, click.echo))
+    sys.exit(score_pack(pack, prepared, output, click.echo, limit))
 
 
 main.add_command(completion_command("radlite-train"))

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 pytest.importorskip("datasets", reason="datasets is not installed; the training extra brings it")
@@ -35,3 +36,16 @@ def test_sources_are_scored_apart_and_once(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").rglob("*.parquet")} == runs
     with pytest.raises(RunChanged):
         score_pack("smol-zero", tmp_path / "mix", tmp_path / "out", said.append)
+
+
+def test_a_limit_draws_the_same_reports_at_every_call(tmp_path: Path) -> None:
+    for part in ("train", "heldout"):
+        (tmp_path / "corpus" / part).mkdir(parents=True)
+        lines = [json.dumps({"id": f"{part}-{i}", "text": f"{part} {i}", "n": "N0"}) for i in range(9)]
+        (tmp_path / "corpus" / part / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    prepare(Mix({"corpus": tmp_path / "corpus"}), tmp_path / "mix")
+    chosen = []
+    for out in (tmp_path / "one", tmp_path / "two"):
+        assert score_pack("fake", tmp_path / "mix", out, lambda line: None, limit=4) == 0
+        chosen.append(pl.read_parquet(out / "archives" / "corpus" / "reports.parquet")["report_id"].to_list())
+    assert len(chosen[0]) == 4 and chosen[0] == chosen[1]
