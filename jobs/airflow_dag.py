@@ -1,4 +1,4 @@
-"""The nightly staging as an Airflow 3 DAG: run, then verify. Put it into the DAG folder and edit the four paths.
+"""The nightly staging as an Airflow 3 DAG: run, metrics and page, then verify. Edit the four paths.
 
 A run ends with 3 when the deadline came or some rows failed: the next night goes on, and the task succeeds. With
 whatever else it fails and is tried again, which goes on from what is committed.
@@ -27,6 +27,7 @@ with DAG(
         bash_command=f"""
             nice -n 10 {RADLITE} run {JOB} --output {OUT}; code=$?
             {RADLITE} metrics {OUT} --output {METRICS} --exit-code $code
+            {RADLITE} report {OUT}
             [ $code -eq 3 ] || exit $code
         """,
     )

@@ -16,6 +16,7 @@ from radlite_batch.report import answer_columns, committed_parts, identity_chang
 from radlite_batch.results.commit import commit, make_folder
 from radlite_batch.results.csv import safe_cells
 from radlite_batch.results.manifest import Manifest, read_manifest
+from radlite_batch.storage import shown
 from radlite_batch.tasks.base import Column, Task
 from radlite_batch.tasks.registry import TASKS
 
@@ -68,12 +69,12 @@ def compare(before: Path, after: Path) -> Diff:
     parts = tuple(committed_parts(out, manifest) for out, manifest in zip((before, after), manifests, strict=True))
     names = [name for name in TASKS if name in parts[0] and name in parts[1]]
     if not names:
-        raise UsageError(f"{before} and {after}: no task that both have answered")
+        raise UsageError(f"{shown(before)} and {shown(after)}: no task that both have answered")
     key = "source_row" if same_files(*manifests) else "report_id"
     tasks = [_task_diff(TASKS[name], key, parts[0][name], parts[1][name]) for name in names]
     matched = tasks[0].rows
     if not matched:
-        raise UsageError(f"{before} and {after}: no report is in both")
+        raise UsageError(f"{shown(before)} and {shown(after)}: no report is in both")
     totals = [pl.scan_parquet(of[names[0]]).select(pl.len()).collect().item() for of in parts]
     changes = identity_changes(*manifests)
     return Diff(before, after, changes, key, (totals[0] - matched, totals[1] - matched), tasks)
@@ -126,7 +127,7 @@ def flow_name(flow: Flow) -> str:
 def _manifest(out: Path) -> Manifest:
     manifest = read_manifest(out)
     if manifest is None:
-        raise UsageError(f"{out}: no run was planned there")
+        raise UsageError(f"{shown(out)}: no run was planned there")
     return manifest
 
 

@@ -92,6 +92,8 @@ class Job:
             (self.workers.backend == "dask" or not self.workers.scheduler, "workers.scheduler needs backend = 'dask'"),
             (not (self.workers.scheduler and self.workers.processes),
              "workers.processes counts on this host; with a scheduler, its Dask workers' threads are split instead"),
+            (not self.workers.scheduler or not self._remote,
+             "workers.scheduler needs an archive and an output folder that all nodes share; neither may be a URL"),
             (min(self.workers.processes, self.workers.threads, self.workers.reports_in_hand, self.workers.memory) >= 0,
              "workers.processes, threads, reports_in_hand and memory must not be negative"),
             (self.output.shard_rows > 0, "output.shard_rows must be above 0"),
@@ -106,6 +108,10 @@ class Job:
                 raise JobError(f"archive.columns: unknown field {key!r}{did_you_mean(key, FIELDS)}")
         if self.limits.until:
             parse_until(self.limits.until)
+
+    @property
+    def _remote(self) -> bool:
+        return storage.url_of(self.output.path) is not None or any(map(storage.is_remote, self.archive.paths))
 
 
 def parse_until(until: str) -> datetime.time:

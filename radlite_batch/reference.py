@@ -10,12 +10,17 @@ Files:
 JOB.toml: a job; its keys are in the README, and jobs/demo.toml is a commented one.
 OUT/TASK/part-NNNNN.parquet: the answers of a task.
 OUT/wide/, OUT/failures/: one row per report; the rows without an answer, with reasons.
-OUT/_run/: manifest.json, receipts/, finished/, summary.json, log.jsonl and pages.
+OUT/_run/: manifest.json, receipts/, finished/, summary.json, log.jsonl: the plan, proofs and course of a run.
+OUT/_run/report.html, OUT/_run/diff/: pages of `report` and `diff`.
+OUT/_run/review/: review.html, review.csv (with report text), decisions.parquet, reviewed/.
+OUT/_run/export/: a folder for each format of `export`.
+OUT/_run/lock.json: of an output on S3: who holds it.
 OUT/_SUCCESS: written last.
 
 \b
 Environment:
 RADLITE_CACHE: folder of converted models and measurements [radlite in XDG_CACHE_HOME, else in ~/.cache].
+AWS_ENDPOINT_URL: an S3 that is not Amazon's; credentials too are read from the environment, as AWS's libraries do.
 RADLITE_QWEN: folder of the published models' files, which the pack radlite-qwen names.
 """
 _HELP = """Print the manual of all commands as Markdown.

@@ -118,6 +118,11 @@ def shown(path: Path) -> str:
     return url_of(path) or str(path)
 
 
+def title(out: Path) -> str:
+    """What an output is called in a heading: its URL, or its folder's own name."""
+    return url_of(out) or out.resolve().name
+
+
 def _names(copies: Path) -> Path:
     return copies.with_name(f"{copies.name}.url")
 

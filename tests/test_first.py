@@ -80,6 +80,9 @@ def test_the_manual_holds_exit_codes_files_and_what_the_environment_may_say() ->
         assert re.search(rf"\n## {title}\n\n- \w", manual)
     for code in ("0 every row", "2 bad usage", "75 another run"):
         assert f"\n- {code}" in manual
+    for name in ("report.html", "diff/", "review/", "export/"):
+        assert f"OUT/_run/{name}" in manual
+    assert "\n- AWS_ENDPOINT_URL: " in manual
     sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("radlite_batch/**/*.py"))
     read = set(re.findall(r"""environ(?:\.get\(|\[)"(\w+)"(?!\] =)""", sources))
     assert read - {"RADLITE_FAKE_FAULTS"} <= set(re.findall(r"\w+", manual))  # that one is for tests
@@ -103,6 +106,8 @@ def test_each_shell_has_a_script_that_names_the_program(program: str, shell: str
     script = CliRunner().invoke(PROGRAMS[program], ["completion", shell]).stdout
     variable = f"_{program.upper().replace('-', '_')}_COMPLETE={shell}_complete"
     assert variable in script and program in script
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,20 @@ def test_a_value_out_of_range_is_an_error_naming_its_key(tmp_path: Path, section
     assert message in str(error.value)
 
 
+def test_a_cluster_needs_a_folder_that_its_nodes_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "cache"))
+    elsewhere = SMALLEST.replace('"out"', '"memory://bucket/out"')
+    cluster = '[workers]\nbackend = "dask"\n'
+    scheduler = f'{cluster}scheduler = "tcp://head:8786"\n'
+    assert load(tmp_path, SMALLEST + scheduler).workers.scheduler
+    assert load(tmp_path, elsewhere + cluster).workers.backend == "dask"  # of this host alone, whose mirror it shares
+    for text in (elsewhere + scheduler, SMALLEST.replace("a.csv", "memory://bucket/a.csv") + scheduler):
+        with pytest.raises(JobError) as error:
+            load(tmp_path, text)
+        assert "workers.scheduler needs an archive and an output folder that all nodes share" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("missing", "message"),
     [

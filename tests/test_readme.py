@@ -1,5 +1,6 @@
 """The README does what it says: its commands run or parse, what it prints is printed, and what it names exists."""
 
+import csv
 import dataclasses
 import doctest
 import re
@@ -15,8 +16,10 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from distributed.cli import dask_scheduler, dask_worker
 
 from radlite_batch.cli import main
+from radlite_batch.console import OutputFolder
 from radlite_batch.job import load_job
 from radlite_batch.run import run
 from radlite_batch.tasks.registry import TASKS
@@ -30,8 +33,12 @@ BLOCKS: list[tuple[str, str]] = re.findall(r"```(\w*)\n(.*?)```", README, re.DOT
 TREE = README.split("## The house")[1].split("```")[1]
 
 # These run here, in seconds; the others need weights, hours or data that not everybody has, and are parsed.
-RUN = {"run", "plan", "status", "verify", "tasks", "doctor", "predict"}
+RUN = {
+    "run", "plan", "status", "verify", "retry", "report", "diff", "review", "export", "metrics", "tasks", "doctor",
+    "predict",
+}  # fmt: skip
 WITH_PACK = {"run", "plan", "doctor", "predict"}  # with the fake one: no figure shown depends on the model
+STORAGE = "s3://"  # a line that names one is parsed
 
 
 @dataclass(frozen=True)
@@ -41,21 +48,17 @@ class Command:
     line: str
     wanted: str | None
 
-    @property
-    def program(self) -> str:
-        return self.line.split()[0]
-
-    def words(self) -> tuple[str, list[str]]:
-        """(what is piped into it, arguments)"""
+    def words(self) -> tuple[str, list[str], str]:
+        """(what is piped into it, arguments, file that its output goes to)"""
         before, pipe, line = self.line.rpartition(" | ")
         words = shlex.split(line.replace("$?", "0"), comments=True)
-        words = words[: words.index(">")] if ">" in words else words
-        return (shlex.split(before)[1] + "\n" if pipe else ""), words[1:]
+        cut = words.index(">") if ">" in words else len(words)
+        return (shlex.split(before)[1] + "\n" if pipe else ""), words[1:cut], "".join(words[cut + 1 :])
 
 
 def commands() -> Iterator[Command]:
     for language, block in BLOCKS:
-        if language == "python" or block == TREE.lstrip("\n"):
+        if language in ("python", "toml") or block == TREE.lstrip("\n"):
             continue
         lines = re.sub(r"\\\n\s*", "", block)
         if language != "console":
@@ -81,9 +84,10 @@ def leaves(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]
 
 def parse(line: str, monkeypatch: pytest.MonkeyPatch) -> Result:
     """What the real command line says to this one, with nothing behind it."""
-    _, words = Command(line, None).words()
+    _, words, _ = Command(line, None).words()
     program = PROGRAMS[line.rpartition(" | ")[2].split()[0]]
     with monkeypatch.context() as patch:
+        patch.setattr(OutputFolder, "convert", lambda self, value, parameter, context: Path(value))  # fetches nothing
         for _, command in leaves(program, ""):
             patch.setattr(command, "callback", lambda *given, **options: None)
         return CliRunner().invoke(program, words)
@@ -113,28 +117,45 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def decide(review: Path, decisions: Path) -> None:
+    """A reviewer accepts the first two answers, in place of the page."""
+    with open(review, encoding="utf-8-sig", newline="") as file:
+        cases = list(csv.DictReader(file))[:2]
+    with open(decisions, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(cases[0]))
+        writer.writeheader()
+        writer.writerows(case | {"decision": "accept", "reviewer": "AB"} for case in cases)
+
+
 def test_every_command_runs_or_parses_and_prints_what_is_shown(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     same = doctest.OutputChecker().check_output
-    ran = 0
+    ran = set()
     for command in filter(lambda command: ours(command.line), commands()):
-        piped, words = command.words()
-        if "radlite-train " in command.line or words[0] not in RUN:
+        piped, words, target = command.words()
+        if "radlite-train " in command.line or words[0] not in RUN or STORAGE in command.line:
             parsed = parse(command.line, monkeypatch)
             assert parsed.exit_code == 0, f"{command.line}\n{parsed.output}"
             continue
+        if words[:2] == ["review", "apply"]:
+            decide(Path(words[2], "_run", "review", "review.csv"), Path(words[3]))
         pack = ["--pack", "fake"] if words[0] in WITH_PACK else []
         done = CliRunner().invoke(main, [*words, *pack], input=piped)
         refused = command.wanted is not None and command.wanted.startswith("radlite: ")
         assert done.exit_code == (2 if refused else 0), f"{command.line}\n{done.output}"
         if command.wanted:
             assert same(command.wanted, done.output, doctest.ELLIPSIS), f"{command.line}\n{done.output}"
-        ran += 1
-    assert ran >= 12
+        if target:
+            Path(target).write_text(done.output, encoding="utf-8")
+        ran.add(" ".join(words[:2]) if words[0] == "review" else words[0])
+    assert ran == {*RUN - {"review"}, "review out/first", "review apply"}
+    assert (machine / "radlite.prom").is_file()
 
 
-def test_every_other_line_names_what_exists() -> None:
+def test_every_other_line_names_what_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     targets = re.findall(r"^([\w./$()]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    packages = {re.split(r"\W", requirement)[0] for requirement in extras["dev"]}
     for line in (command.line for command in commands() if not ours(command.line)):
         kind, *words = shlex.split(line, comments=True)
         if kind == "make":
@@ -142,7 +163,18 @@ def test_every_other_line_names_what_exists() -> None:
         elif kind == "python":
             assert (ROOT / words[0]).is_file(), line
         elif kind == "pip":
-            assert set(words[-1].strip(".[]").split(",")) <= set(extras), line
+            named = words[-1].strip(".[]").split(",") if "-e" in words else words[1:]
+            assert set(named) <= (set(extras) if "-e" in words else packages), line
+        elif kind == "dask":
+            program = {"scheduler": dask_scheduler, "worker": dask_worker}[words[0]].main
+            program.make_context(words[0], words[1:])
+        elif kind == "install":
+            assert all(list(ROOT.glob(word)) for word in words if word.startswith("jobs/")), line
+        elif kind == "systemctl":
+            assert Path("jobs", "systemd", re.sub("@.*[.]", "@.", words[-1])).is_file(), line
+            assert Path("jobs", re.sub(".*@(.*)[.].*", r"\1.toml", words[-1])).is_file(), line
+        elif kind == "export":
+            assert all(word.startswith("AWS_") for word in words), line
         else:
             assert line == ". .venv/bin/activate", line
 
@@ -176,6 +208,21 @@ def test_every_column_is_described_in_parquet_and_in_the_dictionary(demo: Path) 
             about = field.metadata[b"description"].decode()
             assert re.search(rf"^\| {field.name} \| .* \| {re.escape(about)} \| ", section, re.MULTILINE), field.name
     assert len(list(demo.glob("*/part-00000.parquet"))) == len(TASKS) + 1  # and wide; nothing failed
+
+
+def test_the_job_for_a_cluster_is_one(tmp_path: Path) -> None:
+    [table] = [block for language, block in BLOCKS if language == "toml"]
+    (tmp_path / "job.toml").write_text(
+        f'archive.paths = "a.csv"\ntasks.run = "n_staging"\noutput.path = "out"\n{table}', encoding="utf-8"
+    )
+    assert load_job(tmp_path / "job.toml").workers.scheduler.startswith("tcp://")
+
+
+def test_every_module_of_the_engine_stands_in_the_tree() -> None:
+    words = set(re.findall(r"\w+", TREE))
+    for folder in ("", "engine", "results", "pages", "export"):
+        for path in (ROOT / "radlite_batch" / folder).glob("[a-z]*.py"):
+            assert path.stem in words, f"{folder}/{path.name}"
 
 
 def test_every_file_of_the_tree_exists() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from radlite_batch.console import OutputFolder
 from radlite_batch.errors import UsageError
 from radlite_batch.export.fhir import write_fhir
 from radlite_batch.export.mapping import shipped
@@ -12,6 +13,7 @@ from radlite_batch.export.omop import write_omop
 from radlite_batch.export.source import Source
 from radlite_batch.export.wide import write_wide
 from radlite_batch.results.manifest import run_folder
+from radlite_batch.storage import shown, url_of
 
 FORMATS = ("csv", "omop", "fhir", "naaccr")
 # What each format knows of; another option with it is an error.
@@ -23,8 +25,8 @@ _PATH = click.Path(path_type=Path)
 
 
 @click.command("export")
-@click.argument("out", required=False, type=_PATH)
-@click.option("--format", "--to", "name", type=click.Choice(FORMATS), help="What to write.")
+@click.argument("out", required=False, type=OutputFolder())
+@click.option("--format", "name", type=click.Choice(FORMATS), help="What to write.")
 @click.option("--output", type=_PATH, help="Folder of the result [OUT/_run/export/FORMAT].")
 @click.option("--mapping", type=_PATH, help="Your own mapping table [the package's].")
 @click.option("--show-mapping", type=click.Choice(FORMATS[1:]), help="Print a format's mapping table, to be edited.")
@@ -48,7 +50,8 @@ def export_command(
     fhir    bundles.ndjson: HL7 FHIR R4, a bundle per report, preliminary
     naaccr  suggestions.csv and .xml: N and M by NAACCR XML id
 
-    Files are readable by their owner only. What an answer becomes stands in a CSV table: print it, edit it, pass it.
+    Files are readable by their owner only, and stay on this machine: for an OUT that is a URL --output must be given.
+    What an answer becomes stands in a CSV table: print it, edit it, pass it.
 
     \b
     Example: radlite export OUT --format csv
@@ -64,7 +67,10 @@ def export_command(
     for option, is_given in given.items():
         if is_given and option not in _OPTIONS[name]:
             raise UsageError(f"--{option.replace('_', '-')} does not go with --format {name}")
-    source, folder = Source(out, partial, min_confidence), output or run_folder(out) / "export" / name
+    folder = output or run_folder(out) / "export" / name
+    if url_of(folder) is not None:
+        raise UsageError(f"{shown(out)}: an export stays on this machine; name a folder of it with --output")
+    source = Source(out, partial, min_confidence)
     if name == "csv":
         lines = write_wide(source, folder, with_text)
     elif name == "omop":

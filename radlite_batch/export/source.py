@@ -17,6 +17,7 @@ from radlite_batch.records import Report, Shard
 from radlite_batch.report import answer_columns
 from radlite_batch.results.manifest import Manifest, read_committed, read_manifest, read_receipts
 from radlite_batch.results.tables import part_path, read_rows
+from radlite_batch.storage import local, shown
 from radlite_batch.tasks.base import Task
 from radlite_batch.tasks.registry import tasks_named
 
@@ -122,7 +123,7 @@ class _Archive:
         self._reader = ArchiveReader(self._spec, needs_text=False)
         for path, sha256 in files.items():
             try:
-                with open(path, "rb") as file:
+                with open(local(path, fresh=True), "rb") as file:
                     now = hashlib.file_digest(file, "sha256").hexdigest()
             except OSError as error:
                 raise ArchiveError(f"{path}: {error.strerror}") from None
@@ -148,15 +149,15 @@ def _date(report: Report) -> str:
 def _committed(out: Path, partial: bool) -> tuple[Manifest, list[Shard]]:
     manifest = read_manifest(out)
     if manifest is None:
-        raise UsageError(f"{out}: no run was planned there")
+        raise UsageError(f"{shown(out)}: no run was planned there")
     finished = read_committed(out, manifest).shards
     shards = [shard for shard in manifest.shards if shard.number in finished]
     complete = (out / "_SUCCESS").exists()
     if complete and len(shards) < len(manifest.shards):
-        raise OutputError(f"{out}: parts are damaged or gone; see `radlite verify`")
+        raise OutputError(f"{shown(out)}: parts are damaged or gone; see `radlite verify`")
     if not complete and not partial:
-        done = f"{len(shards)} of {len(manifest.shards)} shards"
-        raise UsageError(f"{out}: the run is not finished; with --partial the {done} that are committed are exported")
+        done = f"with --partial the {len(shards)} of {len(manifest.shards)} shards that are committed are exported"
+        raise UsageError(f"{shown(out)}: the run is not finished; {done}")
     return manifest, shards
 
 
@@ -177,4 +178,4 @@ def _answers(task: Task, row: Mapping[str, Any]) -> Iterator[Answer]:
 
 
 def _damaged(path: Path) -> OutputError:
-    return OutputError(f"{path}: damaged; see `radlite verify`")
+    return OutputError(f"{shown(path)}: damaged; see `radlite verify`")

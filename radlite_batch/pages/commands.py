@@ -24,7 +24,7 @@ from radlite_batch.results.manifest import run_folder
 from radlite_batch.review import Wanted, select
 from radlite_batch.review import write_csv as write_review_csv
 from radlite_batch.reviewed import apply
-from radlite_batch.storage import shown, url_of
+from radlite_batch.storage import shown, title, url_of
 
 EXIT_DRIFT = 4
 
@@ -146,7 +146,7 @@ def review_make_command(
         return
     click.echo(f"chosen    {len(selection.cases):,} of {selection.found:,} answers, the least sure")
     os.umask(0o077)  # texts stand in them, however open the run's own files are
-    page = review_page(f"Review of {out.resolve().name}", selection)
+    page = review_page(f"Review of {title(out)}", selection)
     commit(folder / "review.html", folder, page)
     write_review_csv(selection, folder / "review.csv")
     click.echo(f"page      {shown(folder / 'review.html')}")

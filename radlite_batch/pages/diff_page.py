@@ -5,12 +5,13 @@ import polars as pl
 from radlite_batch.diff import STEPS, Diff, TaskDiff, flow_name
 from radlite_batch.pages.charts import Bar, bars, histogram
 from radlite_batch.pages.html import Html, card, page, section, share, table, tag, tile
+from radlite_batch.storage import title
 
 _FLOWS, _EXAMPLES, _WIDTH = 12, 10, 90  # of a list; characters of an answer
 
 
 def diff_page(diff: Diff) -> bytes:
-    title = f"{diff.before.resolve().name} \u2192 {diff.after.resolve().name}"
+    heading = f"{title(diff.before)} \u2192 {title(diff.after)}"
     tiles = tag(
         "div",
         tile(f"{diff.tasks[0].rows:,}", f"rows of both, matched by {diff.key}"),
@@ -20,14 +21,14 @@ def diff_page(diff: Diff) -> bytes:
     )
     same = tag("p", "Nothing but the archive may differ.")
     what = table(("key", "before", "after"), diff.identity) if diff.identity else same
-    return page(title, tag("h1", title), tiles, diff_section(diff), section("What is not the same", what))
+    return page(heading, tag("h1", heading), tiles, diff_section(diff), section("What is not the same", what))
 
 
 def diff_section(diff: Diff) -> Html:
     rows = max(each.rows for each in diff.tasks)
     changed = bars([Bar(each.task, each.changes.height) for each in diff.tasks], rows)
     about = (
-        f"Rows whose answer is another than in {diff.before.resolve().name}, of {rows:,} that both runs have. "
+        f"Rows whose answer is another than in {title(diff.before)}, of {rows:,} that both runs have. "
         "Answers in words and the text of spans are left out."
     )
     cards = (_task(each) for each in diff.tasks if each.changes.height)

@@ -6,6 +6,8 @@ from typing import Any
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"  # whatever stands in the page, nothing is fetched
 
+_LONG = 40  # characters; a cell of more is kept wide enough to be read on a phone, where the table scrolls
+
 _CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b2733; --soft: #566573; --line: #dbe1e7; --card: #f6f8fa;
   --now: #1f6f8b; --before: #9aa7b5; --warn: #a33c00; --warnback: #fdf0e3; --good: #1d6b3a;
@@ -36,6 +38,7 @@ p { margin: .4rem 0 } .soft, figcaption, caption { color: var(--soft); font-size
 .bars > .name { overflow-wrap: break-word; max-width: 15rem }
 .bars > .value { text-align: right; font-variant-numeric: tabular-nums; line-height: 1.15 }
 .bars > .value small { display: block; color: var(--soft) }
+.bars + figure, .bars + .scroll { margin-top: .9rem }
 svg { display: block; width: 100% } svg.bar { height: 1.1rem } svg.plot { height: 7.5rem } svg.tall { height: 9rem }
 .ends { display: flex; justify-content: space-between; color: var(--soft); font-size: .8rem }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .85rem; color: var(--soft); margin: .3rem 0 .7rem }
@@ -44,8 +47,9 @@ svg { display: block; width: 100% } svg.bar { height: 1.1rem } svg.plot { height
 th, td { text-align: left; padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 td { overflow-wrap: break-word } td.number, th.number { text-align: right; white-space: nowrap;
   font-variant-numeric: tabular-nums }
-caption { text-align: left }
-@media (max-width: 34rem) { body { padding: .6rem .7rem 2rem } .bars { grid-template-columns: 1fr max-content }
+caption { text-align: left; max-width: calc(100vw - 4rem); min-width: min(30rem, 100vw - 4rem) }
+@media (max-width: 34rem) { td.long { min-width: 13rem } body { padding: .6rem .7rem 2rem }
+  .bars { grid-template-columns: 1fr max-content }
   .bars > .name { grid-column: 1 / -1; max-width: none; margin-bottom: -.2rem } }
 @media print { body { font-size: 10.5pt; max-width: none; padding: 0 } .tile, .card, .warnings { break-inside: avoid;
   background: none } h2, h3 { break-after: avoid } .scroll { overflow: visible }
@@ -114,7 +118,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "")
 def _cell(value: Any) -> Html:
     if isinstance(value, int | float):
         return tag("td", f"{value:,}" if isinstance(value, int) else f"{value:,.3f}", class_="number")
-    return tag("td", "-" if value is None else breakable(value))
+    return tag("td", "-" if value is None else breakable(value), class_="long" if len(value or "") > _LONG else None)
 
 
 def share(part: int, whole: int) -> str:

@@ -10,6 +10,7 @@ from radlite_batch.pages.html import Html, card, join, page, section, share, tab
 from radlite_batch.pages.timeline import timeline
 from radlite_batch.records import STATUSES
 from radlite_batch.report import BINS, RunFigures, Sample, TaskFigures, answer_columns, identity_changes, pooled
+from radlite_batch.storage import title, url_of
 from radlite_batch.tasks.registry import TASKS
 
 _CODES = {
@@ -25,7 +26,7 @@ def run_page(run: RunFigures, earlier: Sequence[RunFigures], found: Sequence[Dri
     """earlier: runs to compare with, pooled. found: the drift between them. more: sections that come last but one."""
     before = pooled(each.sample for each in earlier)
     marked = drift_keys(found)
-    name = run.out.resolve().name
+    name = title(run.out)
     return page(
         f"{name}: {run.status['state']}",
         tag("h1", f"{name}: {run.status['state']}"),
@@ -93,7 +94,7 @@ def _mebibytes(size: int) -> str:
 def _drift(earlier: Sequence[RunFigures], found: Sequence[Drift]) -> Html:
     if not earlier:
         return Html()
-    names = ", ".join(run.out.resolve().name for run in earlier)
+    names = ", ".join(title(run.out) for run in earlier)
     rows = sum(run.totals.rows_done for run in earlier)
     against = f"against {rows:,} rows of {names}"
     if not found:
@@ -245,7 +246,7 @@ def _names(tasks: Sequence[str], of: int) -> str:
 
 def _what_ran(run: RunFigures, earlier: Sequence[RunFigures]) -> Html:
     identity = run.manifest.identity
-    facts = [("output", str(run.out.resolve())), ("pack", str(identity["pack"]))]
+    facts = [("output", url_of(run.out) or str(run.out.resolve())), ("pack", str(identity["pack"]))]
     for model, tasks in run.manifest.routes.items():
         known = identity["models"][model]
         adapter = f", adapter {known['adapter'][:12]}" if known["adapter"] else ""
@@ -258,7 +259,7 @@ def _what_ran(run: RunFigures, earlier: Sequence[RunFigures]) -> Html:
     for other in earlier:
         changes = identity_changes(other.manifest, run.manifest)
         if changes:
-            name = f"What is not as it was in {other.out.resolve().name}"
+            name = f"What is not as it was in {title(other.out)}"
             parts.append(table(("key", "before", "now"), [(k, _short(b), _short(n)) for k, b, n in changes], name))
     return section("What ran", join(parts))
 

@@ -92,12 +92,12 @@ def test_files_are_their_owners_and_lie_in_the_run_by_default(out: Path) -> None
 
 def test_an_unfinished_run_is_exported_only_on_request(tmp_path: Path) -> None:
     out = run_fake(tmp_path, [f"r{i}" for i in range(10)], ("n_staging",), shards=2)
-    refused = radlite("export", out, "--to", "csv")
+    refused = radlite("export", out, "--format", "csv")
     assert refused.exit_code == 2
     assert refused.output == (
         f"radlite: {out}: the run is not finished; with --partial the 2 of 3 shards that are committed are exported\n"
     )
-    done = radlite("export", out, "--to", "csv", "--partial", "--output", tmp_path / "part")
+    done = radlite("export", out, "--format", "csv", "--partial", "--output", tmp_path / "part")
     assert done.exit_code == 0, done.output
     assert read(tmp_path / "part")["report_id"].to_list() == [f"r{i}" for i in range(8)]
 

@@ -42,16 +42,17 @@ def write_run(folder: Path, name: str, words: int) -> Path:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A report with drift beside its earlier run, and a diff."""
+    """A report with drift beside its earlier run, a diff, and a review."""
     folder = tmp_path_factory.mktemp("pages")
     first, second = write_run(folder, "first", 2), write_run(folder, "second", 30)
     for command in (
         ["report", second, "--previous", first, "--to", folder / "report.html"],
         ["diff", first, second, "--to", folder],
+        ["review", second, "--task", "n_staging", "--to", folder],
     ):
         done = CliRunner().invoke(main, [str(argument) for argument in command])
         assert done.exit_code == 0, done.output
-    return {name: folder / f"{name}.html" for name in ("report", "diff")}
+    return {name: folder / f"{name}.html" for name in ("report", "diff", "review")}
 
 
 @pytest.fixture(scope="module")
@@ -143,4 +144,33 @@ def test_a_drift_warning_is_seen_at_once(browser: Any, pages: dict[str, Path]) -
     box = page.get_by_role("alert")
     assert "text lengths" in box.inner_text()
     assert box.bounding_box()["y"] < PHONE["height"]
+    page.close()
+
+
+BOTH = "svg.bar:has(rect[style*='--now']):has(rect[style*='--before'])"
+SEEN = {"report": (BOTH, ["--now", "--before"]), "diff": ("svg.bar", ["--now"]), "review": ("mark", ["--mark"])}
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("name", SEEN)
+def test_the_whole_page_as_a_picture_shows_what_counts(
+    browser: Any, pages: dict[str, Path], tmp_path: Path, name: str, size: dict[str, int]
+) -> None:
+    """Of a report both runs' bars, one below the other; of a diff what changed; of a review what is marked."""
+    element, variables = SEEN[name]
+    page = show(browser, pages[name], size)
+    if name == "review":
+        page.keyboard.type("AB")
+        page.keyboard.press("Enter")
+    page.screenshot(path=tmp_path / f"{name}.png", full_page=True)
+    place = page.locator(element).first
+    box, top = place.bounding_box(), page.evaluate("scrollY")
+    picture = Image.open(tmp_path / f"{name}.png").convert("RGB")
+    assert picture.width == size["width"] and picture.height >= size["height"]
+    left, upper = round(box["x"]), round(box["y"] + top)
+    part = picture.crop((left, upper, left + round(box["width"]), upper + round(box["height"])))
+    drawn = [{part.getpixel((x, y)) for x in range(part.width)} for y in range(part.height)]
+    rows = [[y for y, line in enumerate(drawn) if rgb(page, variable) in line] for variable in variables]
+    assert all(rows), variables
+    assert len(rows) == 1 or max(rows[0]) < min(rows[1])
     page.close()

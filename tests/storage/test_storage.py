@@ -11,8 +11,10 @@ import pytest
 from small import contents, in_this_process, small_job, visible, write_archive
 
 from radlite_batch import lease, storage
+from radlite_batch.archive import ArchiveSpec
 from radlite_batch.errors import ArchiveError, OutputError, OutputLocked, RadliteError, UsageError
-from radlite_batch.job import load_job
+from radlite_batch.export.source import Source
+from radlite_batch.job import Job, Output, Workers, load_job
 from radlite_batch.results.mirror import pull, refresh
 from radlite_batch.run import run
 from radlite_batch.status import read_status
@@ -50,6 +52,18 @@ def test_a_path_says_what_it_copies(tmp_path: Path, memory: fsspec.AbstractFileS
     assert copy.read_bytes() == b"report_id,text\n" and storage.shown(copy) == "memory://archive/a.csv"
     for local in (tmp_path / "out", tmp_path / "cache", tmp_path / "cache" / "placement" / "x", Path("out")):
         assert storage.url_of(local) is None and storage.shown(local) == str(local)
+
+
+def test_an_export_reads_patients_from_a_remote_archive(
+    tmp_path: Path, memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    memory.pipe_file("/archive/a.csv", b"report_id,text,patient_id\n1,Clear.,P1\n2,Mass.,P2\n")
+    run(Job(ArchiveSpec(("memory://archive/a.csv",)), ("n_staging",), Output(tmp_path / "out"), "fake", Workers(1, 1)))
+    assert [answered.patient_id for answered in Source(tmp_path / "out").reports(patients=True)] == ["P1", "P2"]
+    memory.pipe_file("/archive/a.csv", b"report_id,text,patient_id\n1,Clear.,P1\n2,Mass.,P3\n")
+    with pytest.raises(ArchiveError, match=r"a\.csv: its bytes changed"):
+        list(Source(tmp_path / "out").reports(patients=True))
 
 
 def test_file_urls_are_paths(tmp_path: Path) -> None:
