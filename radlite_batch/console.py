@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import click
 
-from radlite_batch import storage
+from radlite_batch import machine, storage
 from radlite_batch.errors import RadliteError
 from radlite_batch.results.mirror import refresh
 
@@ -26,6 +26,7 @@ class ErrorGroup(click.Group):
             _refuse(error, context)
 
     def invoke(self, context: click.Context) -> Any:
+        machine.forbid_dumps()  # whatever the command is, it may have reports in memory
         try:
             return super().invoke(context)
         except RadliteError as error:

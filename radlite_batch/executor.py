@@ -16,8 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,22 @@ def execute(
 ) -> None:
     """Runs the items and hands each receipt to `receive`, as they come.
 
-    Takes no further item once go_on() is false, but waits for those under way. beat() is called at least every
-    second. An exception that ends it (a signal, a RadliteError) kills the workers; committed work stays."""
+    Takes no further item once go_on() is false, but waits for those under way; the search for a row that kills a worker
+    ends then, and its item stays undone. beat() is called at least every second. An exception that ends it (a signal, a
+    RadliteError) kills the workers; committed work stays."""
     waiting = deque(items)
     host = _Host(setting, placement, setting.memory or machine.memory_available() // placement.processes, beat)
     while waiting:
         for item in _pool(host, waiting, receive, go_on):
             if go_on():
-                receive(_alone(host, item))
+                with suppress(_TooLate):
+                    receive(_alone(host, item, go_on))
         if not go_on():
             return
+
+
+class _TooLate(Exception):
+    """No work is to be begun any more, and what was under way has committed nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +142,7 @@ class Slot:
         if receipt is None or _grown(host, receipt):
             self.close()
         if receipt is None:
-            _alone(host, item)
+            _alone(host, item, lambda: True)
 
     def close(self) -> None:
         if self._pool is not None:
@@ -157,20 +164,29 @@ def _error(future: "Future[Any]") -> BaseException | None:
     return error
 
 
-def _alone(host: _Host, item: WorkItem) -> Any:
-    """The item in a process of its own; the rows on which that ends are found and come out failed."""
+def _alone(host: _Host, item: WorkItem, go_on: Callable[[], bool]) -> Any:
+    """The item in a process of its own; the rows on which that ends are found and come out failed.
+
+    Raises _TooLate."""
     receipt, _ = _child(host, run_shard, item)
     if receipt is not None:
         return receipt
-    doomed = _search(host, item)
+    doomed = _search(replace(host, beat=partial(_in_time, host.beat, go_on)), item)
     slow = replace(host, setting=replace(host.setting, reports_in_hand=1))
     # Rows that are harmless one by one, but not together, leave no single row to blame.
     last_resort = dict.fromkeys(item.source_rows, _SHARD_DIED) | doomed
     for each, reasons in ((host, doomed), (slow, doomed), (slow, last_resort)):
+        _in_time(host.beat, go_on)
         receipt, _ = _child(each, run_shard, item, reasons)
         if receipt is not None:
             return receipt
     raise RadliteError(f"work item {item.name}: the worker dies without answering any row")
+
+
+def _in_time(beat: Callable[[], None], go_on: Callable[[], bool]) -> None:
+    beat()
+    if not go_on():
+        raise _TooLate
 
 
 def _search(host: _Host, item: WorkItem) -> dict[int, str]:
@@ -179,6 +195,7 @@ def _search(host: _Host, item: WorkItem) -> dict[int, str]:
     rows = list(item.source_rows)
     suspect, misses = None, 0
     while rows:
+        host.beat()
         # A process that ends before its first row must not be taken for one that tried it.
         forget_row(host.setting, item)
         finished, reason = _child(host, try_rows, item, rows)

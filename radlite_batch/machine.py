@@ -4,6 +4,7 @@ import os
 import platform
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -80,6 +81,9 @@ def descendants(pid: int) -> list[int]:
 def forbid_dumps() -> None:
     """A core dump of this process or its children would hold reports; so may what ggml has a debugger print."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # A system that pipes dumps to a program takes no notice of the limit: no memory is to be in them.
+    with suppress(OSError):  # a kernel without dumps has no filter
+        Path("/proc/self/coredump_filter").write_text("0")
     os.environ["GGML_NO_BACKTRACE"] = "1"
 
 

@@ -66,7 +66,7 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     ready = {model: pack.prepare(model, say) for model in routes}
     models = {model: file for model, (file, _) in ready.items()}
     prompts = fingerprint(tasks, pack.style)
-    identity = _identity(job, pack, models, prompts)
+    identity = _identity(job, pack, routes, models, prompts)
     if old is not None:
         refuse_changes(job.output.path, old, identity, {shown(path): file_sha256(path) for path in found})
     manifest = Manifest(identity, files, shards, routes, _asked(job))
@@ -107,7 +107,13 @@ def _files(
     return tuple(files), tuple(shards)
 
 
-def _identity(job: Job, pack: Pack, models: Mapping[str, ModelFile], prompts: Mapping[str, str]) -> dict[str, Any]:
+def _identity(
+    job: Job,
+    pack: Pack,
+    routes: Mapping[str, tuple[str, ...]],
+    models: Mapping[str, ModelFile],
+    prompts: Mapping[str, str],
+) -> dict[str, Any]:
     spec = asdict(job.archive)
     del spec["paths"]  # the files themselves are compared, by checksum
     return {
@@ -121,6 +127,7 @@ def _identity(job: Job, pack: Pack, models: Mapping[str, ModelFile], prompts: Ma
         "prompts": dict(prompts),
         "columns": {name: hashlib.sha256(repr(TASKS[name].columns).encode()).hexdigest() for name in prompts},
         "calibration": dict(pack.calibration),
+        "routes": {task: model for model, tasks in routes.items() for task in tasks},
         "models": {
             name: {"sha256": m.sha256, "adapter": m.adapter_sha256, "scale": m.scale, "context": m.context}
             for name, m in models.items()

@@ -17,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from radlite_batch import cluster, machine
-from radlite_batch.errors import OutputError
+from radlite_batch.errors import ArchiveError, OutputError, OutputLocked, PackError, RadliteError, UsageError
 from radlite_batch.executor import execute
 from radlite_batch.job import Job
 from radlite_batch.node import Cluster
@@ -61,8 +61,8 @@ class Stopped(BaseException):
 def run(job: Job, progress: Progress | None = None) -> RunSummary:
     """Runs or continues a job. The summary's exit_code is the contract's; see the README.
 
-    Raises RadliteError before any work is done; afterwards only when going on makes no sense. Raises Stopped where a
-    signal comes before there is anything to sum up."""
+    Raises RadliteError before any work is done; afterwards only when going on makes no sense, and then its exit_code is
+    not 2. Raises Stopped where a signal comes before there is anything to sum up."""
     with _signals():
         return _run(job, progress or Progress.quiet(), again=False)
 
@@ -119,19 +119,42 @@ def _failed(plan: Plan, committed: Committed) -> list[WorkItem]:
 
 def _execute(plan: Plan, progress: Progress, todo: Sequence[WorkItem], committed: Committed) -> RunSummary:
     """Runs the work items, finishes their shards, writes the summary."""
-    out, manifest = plan.job.output.path, plan.manifest
     watch = Watch(plan, progress, todo, committed)
-    watch.log("begin", shards=len(manifest.shards), items=len(todo), workers=plan.placement.processes)
-    state, code = "stopped", EXIT_INCOMPLETE
+    watch.log("begin", shards=len(plan.manifest.shards), items=len(todo), workers=plan.placement.processes)
+    code = EXIT_INCOMPLETE
+    failure: RadliteError | None = None
     try:
         watch.finish_shards()
         run_items = _executor(plan)
         run_items(plan.setting, todo, plan.placement, watch.receive, watch.go_on, partial(_beat, watch))
     except Stopped as stop:
         code = 128 + stop.number
+    except (OutputError, OutputLocked, UsageError):  # nothing more can be written, or may be, or is to be summed up
+        raise
+    except RadliteError as error:
+        failure = _after_the_begin(error)
+        code = failure.exit_code
     finally:
         progress.close()
-    summary = summarise(plan, watch, state, code)
+    summary = _sum_up(plan, watch, code)
+    if failure is not None and summary.state != "complete":
+        raise failure
+    return summary
+
+
+def _after_the_begin(error: RadliteError) -> RadliteError:
+    """The error as it ends a run that has begun: 2, with which a file that is gone exits, means that nothing was."""
+    if not isinstance(error, ArchiveError | PackError):
+        return error
+    told = type(error)(f"{error}; what is committed stays, and running again goes on from there")
+    told.exit_code = RadliteError.exit_code
+    return told
+
+
+def _sum_up(plan: Plan, watch: Watch, code: int) -> RunSummary:
+    """Writes the summary, and what says that all is done where it is. code: of a run that is not."""
+    out = plan.job.output.path
+    summary = summarise(plan, watch, "stopped", code)
     if not watch.pending and summary.shards_done == summary.shards:
         summary.state, summary.exit_code = "complete", EXIT_INCOMPLETE if summary.unanswered else EXIT_COMPLETE
         summary.duplicate_ids = _duplicate_ids(out)

@@ -5,6 +5,8 @@ The work item is replaced by one that dies on chosen rows; the pool, the search 
 
 import os
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from radlite_batch.records import Shard, WorkItem
 from radlite_batch.worker import tried_row
 
 DEADLY = {21, 38}
+SECONDS = 120  # that a search may take, ten times what it takes on an idle machine
 PLACEMENT = executor.Placement(((cores()[0],), (cores()[-1],)))
 
 
@@ -109,16 +112,30 @@ def refusing_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None =
     raise PackError("model.gguf: gone")
 
 
-def execute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Any, trial: Any = dying_trial
-) -> list[dict[str, Any]]:
+def slow_trial(setting: Any, item: WorkItem, chosen: list[int]) -> bool:
+    (setting.out / "searching").touch()
+    time.sleep(600)
+    return True
+
+
+def begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Any, trial: Any, go_on: Callable[[], bool]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """(receipts, names of all items)"""
     (tmp_path / "_run").mkdir()
     monkeypatch.setattr(executor, "run_shard", shard)
     monkeypatch.setattr(executor, "try_rows", trial)
     items = [WorkItem(Shard(i, "x.csv", i * 8, 8, i * 8), "fake", ("n_staging",)) for i in range(6)]
     receipts: list[dict[str, Any]] = []
-    executor.execute(Setting(tmp_path), items, PLACEMENT, receipts.append, lambda: True, lambda: None)  # type: ignore[arg-type]
-    assert sorted(receipt["item"] for receipt in receipts) == [item.name for item in items]
+    executor.execute(Setting(tmp_path), items, PLACEMENT, receipts.append, go_on, lambda: None)  # type: ignore[arg-type]
+    return receipts, [item.name for item in items]
+
+
+def execute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: Any, trial: Any = dying_trial
+) -> list[dict[str, Any]]:
+    receipts, names = begin(tmp_path, monkeypatch, shard, trial, lambda: True)
+    assert sorted(receipt["item"] for receipt in receipts) == names
     return receipts
 
 
@@ -126,6 +143,29 @@ def test_the_rows_that_kill_a_worker_are_found(tmp_path: Path, monkeypatch: pyte
     receipts = execute(tmp_path, monkeypatch, dying_shard)
     found = {row: reason for receipt in receipts for row, reason in receipt["doomed"].items()}
     assert found == dict.fromkeys(DEADLY, "the worker died on this row (SIGSEGV)")
+
+
+def test_a_search_ends_with_the_deadline_and_its_item_stays_undone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = time.monotonic()
+    receipts, names = begin(
+        tmp_path, monkeypatch, dying_shard, slow_trial, lambda: not (tmp_path / "searching").exists()
+    )
+    assert time.monotonic() - start < SECONDS
+    assert (tmp_path / "searching").exists()
+    done = [receipt["item"] for receipt in receipts]
+    assert len(done) < len(names) and names[21 // 8] not in done and names[38 // 8] not in done
+
+
+def test_no_last_try_is_begun_after_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beats = iter([True] * 2)
+    host = executor._Host(Setting(tmp_path), PLACEMENT, 1 << 40, lambda: None)  # type: ignore[arg-type]
+    monkeypatch.setattr(executor, "_child", lambda *arguments: (None, "it died"))
+    monkeypatch.setattr(executor, "_search", lambda host, item: {21: "it died"})
+    item = WorkItem(Shard(2, "x.csv", 16, 8, 16), "fake", ("n_staging",))
+    with pytest.raises(executor._TooLate):
+        executor._alone(host, item, lambda: next(beats, False))
 
 
 def test_an_exception_is_traced_to_its_row_and_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,5 +219,7 @@ def test_an_error_of_our_own_ends_the_run(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_worker_that_always_dies_ends_the_run_in_bounded_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    start = time.monotonic()
     with pytest.raises(RadliteError, match="dies without answering"):
         execute(tmp_path, monkeypatch, hopeless_shard)
+    assert time.monotonic() - start < SECONDS

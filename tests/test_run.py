@@ -93,6 +93,21 @@ def test_the_same_answer_whatever_the_workers(job: Job, tmp_path: Path) -> None:
     assert everything(tmp_path / "alone") == everything(job.output.path)
 
 
+def test_a_text_that_a_shard_repeats_is_computed_once(tmp_path: Path) -> None:
+    computed = []
+    for name, repeats in (("once", 1), ("again", 5)):
+        lines = [text for text in FINDINGS if text] * repeats
+        path = tmp_path / f"{name}.csv"
+        path.write_text("report_id,text\n" + "".join(f"{i},{text}\n" for i, text in enumerate(lines)), encoding="utf-8")
+        tasks = ("n_staging", "abnormality_detection", "radiology_ner")
+        summary = run(Job(ArchiveSpec((str(path),)), tasks, Output(tmp_path / name), "fake", Workers(1)))
+        assert (summary.shards, summary.rows_done) == (1, len(lines))
+        computed.append(summary.tokens["computed"])
+        stages = rows(tmp_path / name, "n_staging")
+        assert [row["stage"] for row in stages] == [row["stage"] for row in stages[:5]] * repeats
+    assert computed[0] == computed[1] > 0
+
+
 def test_a_finished_run_is_left_as_it_is(job: Job) -> None:
     run(job)
     before = {path: path.stat().st_mtime_ns for path in job.output.path.rglob("*") if path.name != "lock"}

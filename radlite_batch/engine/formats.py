@@ -121,10 +121,13 @@ def _convert(base: Path, folder: Path, form: str) -> Path:
 
 
 def _form(base: Path) -> str:
-    """The format of the base's matrices."""
+    """The format of the base's matrices. Raises PackError where the file is not sound."""
     import gguf
 
-    types = [tensor.tensor_type for tensor in gguf.GGUFReader(base).tensors if tensor.name.endswith("attn_q.weight")]
+    from radlite_batch.engine.gguf_header import checked
+
+    tensors = gguf.GGUFReader(checked(base)).tensors
+    types = [tensor.tensor_type for tensor in tensors if tensor.name.endswith("attn_q.weight")]
     return types[0].name.lower() if types else ""
 
 

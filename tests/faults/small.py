@@ -3,7 +3,8 @@
 import csv
 import hashlib
 import sys
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from radlite_batch.job import Job, Output, Workers
 from radlite_batch.records import WorkItem
 from radlite_batch.results.commit import read_json
 from radlite_batch.results.manifest import parts_of
+from radlite_batch.tasks.registry import TASKS as ALL_TASKS
 from radlite_batch.worker import Setting, run_shard
 
 TASKS = ("n_staging", "radiology_ner")
@@ -69,6 +71,7 @@ def doom(monkeypatch: pytest.MonkeyPatch, rows: Iterable[int]) -> None:
 
 def check_invariants(out: Path) -> None:
     """Readers see whole parts only, and what is vouched for is there, byte for byte."""
+    assert {path.name for path in out.glob("*")} <= {*ALL_TASKS, "wide", "failures", "_run", "_SUCCESS"}
     for part in (path for folder in out.glob("*") if folder.name != "_run" for path in folder.glob("*")):
         assert part.name.startswith("part-") and part.suffix == ".parquet"
         pq.read_table(part)
@@ -82,6 +85,18 @@ def check_invariants(out: Path) -> None:
 def contents(out: Path) -> dict[Path, bytes]:
     """Every file of an output."""
     return {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+Tables = Mapping[str, Iterable[Mapping[str, Any]]]  # rows by table
+
+
+def missing(expected: Tables, seen: Tables) -> int:
+    """How many rows of the expected tables are not among those seen, whatever stands in them."""
+    return (_places(expected) - _places(seen)).total()
+
+
+def _places(tables: Tables) -> Counter[tuple[Any, ...]]:
+    return Counter((name, row["source_row"], row.get("task")) for name, rows in tables.items() for row in rows)
 
 
 def visible(out: Path) -> dict[str, list[dict[str, Any]]]:

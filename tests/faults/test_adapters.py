@@ -126,7 +126,7 @@ def test_a_then_b_then_a_gives_the_logits_of_cold_runs(base: Path, adapters: dic
     for reader in readers.values():
         reader.model.close()
     weights.close()
-    record("turns of adapters on one shared prefix", len(order))
+    record("turns of adapters on one shared prefix", len(order), None)
 
 
 def write_pack(folder: Path, name: str, base: Path, routes: tuple[str, str], **models: tuple[Path, float]) -> str:

@@ -93,6 +93,20 @@ def test_a_job_that_changed_is_refused_by_name(difference: str, job: Job) -> Non
     assert contents(job.output.path) == before
 
 
+OTHER = '[models.other]\nbase = "fake"\nsha256 = ""\ncontext = 65536\n\n[routes]\n'
+
+
+def test_another_model_for_a_task_is_refused_by_name(job: Job) -> None:
+    """The models are the same two, and only their tasks change."""
+    run(pack(job, "[routes]\n", f'{OTHER}n_staging = "other"\n'))
+    before = contents(job.output.path)
+    swapped = pack(job, "[routes]\n", f'{OTHER}radiology_ner = "other"\n')
+    for again in (lambda: run(swapped), lambda: retry(job.output.path)):
+        with pytest.raises(RunChanged, match=r"another routes\.n_staging \(other, now fake\)"):
+            again()
+    assert contents(job.output.path) == before
+
+
 def other_models(patch: pytest.MonkeyPatch, **changes: Any) -> None:
     prepare = Pack.prepare
 
@@ -273,6 +287,35 @@ def test_a_deadline_commits_what_is_done_and_the_run_goes_on_the_next_day(
         assert (summary.state, summary.exit_code) == (("stopped", 3) if done < ROWS else ("complete", 0))
         assert verify(job.output.path).exit_code == summary.exit_code
     assert visible(job.output.path) == visible(tmp_path / "calm")
+
+
+def test_a_command_stops_at_its_max_hours_and_goes_on_without(tmp_path: Path) -> None:
+    """On the clock, with real processes: how far it comes depends on the machine, and what it leaves does not."""
+    rows, out = 10_000, tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "radlite_batch.cli",
+        "run",
+        "--pack",
+        "fake",
+        "--output",
+        str(out),
+        "--workers",
+        "1",
+    ]
+    command += ["--input", str(write_archive(tmp_path / "archive.csv", rows)), "--tasks", "n_staging,radiology_ner"]
+    done = 0
+    for seconds in (1, 2, 4, 8, 16, 32):  # a worker's start alone may take some
+        stopped = subprocess.run([*command, "--max-hours", str(seconds / 3600)], capture_output=True, text=True)
+        assert stopped.returncode == 3 and stopped.stdout.startswith("stopped: "), stopped.stderr
+        assert not (out / "_SUCCESS").exists() and verify(out).exit_code == 3
+        if done := len(visible(out).get("wide", [])):
+            break
+    assert 0 < done < rows
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert [row["source_row"] for row in visible(out)["wide"]] == list(range(rows))
+    assert verify(out).exit_code == 0
 
 
 EVENING = datetime.datetime(2024, 12, 31, 22, 30)

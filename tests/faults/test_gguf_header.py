@@ -201,7 +201,7 @@ def test_no_change_of_a_header_ends_the_process(folder: Path, kind: str, n: int)
     print(f"{kind}: {figures['counts']}")
     assert figures["odd"] == {}
     assert figures["counts"]["refused"] > tried / 10 and tried > n / 4
-    record("changed headers of model files and adapters", tried)
+    record("changed headers of model files and adapters", tried, None)
 
 
 def test_sound_files_pass(folder: Path) -> None:
@@ -250,23 +250,27 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         checked(tmp_path / "gone.gguf")
 
 
-def test_a_corrupt_model_ends_a_run_with_one_line(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("convert", [False, True])
+def test_a_corrupt_model_ends_a_run_with_one_line(folder: Path, tmp_path: Path, convert: bool) -> None:
     """Its checksum is in the pack, so that nothing but the header itself gives it away."""
     data = (folder / "model.gguf").read_bytes()
     (tmp_path / "model.gguf").write_bytes(data[: len(data) // 2])
     pack = tmp_path / "pack.toml"
     pack.write_text(
         'name = "x"\nabout = "x"\nlicence = "x"\nstyle = "instruct"\n[models.x]\nbase = "model.gguf"\n'
-        f'sha256 = "{file_sha256(tmp_path / "model.gguf")}"\ncontext = 512\n[routes]\nn_staging = "x"\n',
+        f'sha256 = "{file_sha256(tmp_path / "model.gguf")}"\ncontext = 512\n'
+        f'convert = {str(convert).lower()}\n[routes]\nn_staging = "x"\n',
         encoding="utf-8",
     )
     archive = write_archive(tmp_path / "archive.csv", 4)
     command = [sys.executable, "-m", "radlite_batch.cli", "run", "--input", str(archive), "--tasks", "n_staging"]
     result = subprocess.run(
-        [*command, "--pack", str(pack), "--output", str(tmp_path / "out")], capture_output=True, text=True
-    )
-    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
-    assert "model.gguf: not a sound GGUF file" in result.stderr
+        [*command, "--pack", str(pack), "--output", str(tmp_path / "out")], capture_output=True, text=True,
+        env=os.environ | {"RADLITE_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    *said, error = result.stderr.splitlines()
+    assert (result.returncode, len(said)) == (2, convert)  # that a conversion begins is said before
+    assert error.startswith("radlite: ") and "model.gguf: not a sound GGUF file" in error
     assert not (tmp_path / "out").exists()
 
 

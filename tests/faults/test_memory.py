@@ -5,6 +5,7 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ from table import FULL, record
 from radlite_batch.archive import ArchiveSpec
 from radlite_batch.errors import ArchiveError
 from radlite_batch.job import Job, Output, Workers
+from radlite_batch.results.commit import read_json
 from radlite_batch.run import run
 from radlite_batch.watch import Watch
 
@@ -46,11 +48,12 @@ def test_a_worker_that_leaks_is_replaced_and_costs_no_row(tmp_path: Path, monkey
     write_archive(tmp_path / "archive.csv", rows, " FAULT-HOLD")  # every report leaves 16 MiB behind
     job = a_job(tmp_path, 8, Workers(2, memory=768))
     assert run(job).exit_code == 0
-    assert pl.read_parquet(tmp_path / "out" / "n_staging" / "*.parquet")["status"].to_list() == ["ok"] * rows
+    statuses = pl.read_parquet(tmp_path / "out" / "n_staging" / "*.parquet")["status"].to_list()
+    assert statuses == ["ok"] * rows
     log = items(tmp_path / "out")
     assert max(entry["memory"]["anonymous"] for entry in log) < 768 * MIB
     assert len({entry["pid"] for entry in log}) > 2  # type: ignore[arg-type]
-    record("reports that leave memory behind", rows)
+    record("reports that leave memory behind", rows, rows - len(statuses))
 
 
 def test_a_worker_does_not_grow_with_the_rows_it_answers(tmp_path: Path) -> None:
@@ -80,9 +83,12 @@ def test_an_archive_file_that_goes_away_is_named_and_the_run_goes_on_later(
 
     monkeypatch.setattr(Watch, "receive", remove_then_receive)
     job = a_job(tmp_path, 8, Workers(1))
-    with pytest.raises(ArchiveError, match=r"b\.csv: No such file or directory"):
+    with pytest.raises(ArchiveError, match=r"b\.csv: No such file or directory; what is committed stays") as ended:
         run(job)
     monkeypatch.undo()
+    assert ended.value.exit_code == 1
+    summary = read_json(tmp_path / "out" / "_run" / "summary.json")
+    assert (summary["state"], summary["exit_code"]) == ("stopped", 1)
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     done = len(list((tmp_path / "out" / "_run" / "receipts").iterdir()))
     assert 0 < done < 16
@@ -91,6 +97,28 @@ def test_an_archive_file_that_goes_away_is_named_and_the_run_goes_on_later(
     away.rename(tmp_path / "b.csv")
     summary = run(job)
     assert (summary.exit_code, summary.rows_done) == (0, 128)
+
+
+def test_a_command_whose_archive_goes_away_says_so_in_one_line(tmp_path: Path) -> None:
+    """Before the run 2 means that nothing was begun; once it works the code is another."""
+    write_archive(tmp_path / "a.csv", 4_000)
+    write_archive(tmp_path / "b.csv", 64, " Later.")
+    command = [*RADLITE, "run", "--input", str(tmp_path / "*.csv"), "--tasks", "n_staging", "--pack", "fake"]
+    command += ["--output", str(tmp_path / "out"), "--workers", "1"]
+    # The first file is long enough for the second one to be gone before its turn.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list(tmp_path.glob("out/_run/receipts/*.json")):
+        time.sleep(0.01)
+    (tmp_path / "b.csv").rename(tmp_path / "b.away")
+    _, errors = process.communicate()
+    assert process.returncode == 1, errors
+    [line] = errors.splitlines()
+    assert line.startswith(f"radlite: {tmp_path / 'b.csv'}: No such file or directory; what is committed stays")
+    again = subprocess.run([*RADLITE, "retry", str(tmp_path / "out")], capture_output=True, text=True)
+    assert (again.returncode, len(again.stderr.splitlines())) == (2, 1)
+    (tmp_path / "b.away").rename(tmp_path / "b.csv")
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    assert pl.read_parquet(tmp_path / "out" / "wide" / "*.parquet").height == 4_064
 
 
 def shell(script: str) -> subprocess.CompletedProcess[str]:

