@@ -25,6 +25,7 @@ from radlite_batch.tasks.registry import TASKS
 from radlite_batch.tasks.render import PromptStyle, render
 from training.confidence import Decisions, calibration_error, error_if_calibrated, reliability
 from training.datasets.base import Sample, drawn
+from training.datasets.registry import EVALUATION_ONLY
 from training.scoring import Groups, interval, value
 from training.temperature import Answered, Questions, best_temperature, judged_rads
 
@@ -59,10 +60,11 @@ class Calibration:
 def calibrate(
     pack: Pack, samples: Sequence[Sample], limit: int = 500, say: Callable[[str], None] = lambda line: None
 ) -> list[Calibration]:
-    """Each closed task that the pack serves and both folds have labels of. limit: most samples of a task.
+    """Each closed task that the pack serves and both folds have labels of, from sources that may be fitted on.
 
-    Raises PackError for a pack whose answers are written, UsageError where no task can be calibrated."""
-    answered = ask(pack, samples, limit, say)
+    limit: most samples of a task. Raises PackError for a pack whose answers are written, UsageError where no task can
+    be calibrated."""
+    answered = ask(pack, [sample for sample in samples if sample.source not in EVALUATION_ONLY], limit, say)
     found = [fit(TASKS[name], rows) for name, rows in answered.items() if len({_fold(row) for row in rows}) == 2]
     if not found:
         raise UsageError(f"the samples hold too few labels to calibrate pack {pack.name}")

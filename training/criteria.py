@@ -110,6 +110,17 @@ def nodal_stage(facts: Facts) -> str:
     return f"N{sum(facts['nodes'] >= fewest for fewest in _NODE_COUNTS[facts['site']])}"
 
 
+_LUNG_T = ("same_lobe", "ipsilateral_lung")  # nodules that raise the T of a lung cancer, not its M
+
+
+def metastatic_stage(facts: Facts) -> str:
+    """M by the places of the metastases, regional nodes not among them; MX where there is none and nothing distant was
+    looked at (AJCC, 8th edition; that edition has no MX, reports have)."""
+    if any(place not in _LUNG_T or facts.get("site") != "lung" for place in facts["metastases"]):
+        return "M1"
+    return "M0" if facts["distant_assessed"] else "MX"
+
+
 CATEGORY: dict[str, Callable[[Facts], str]] = {
     "TI-RADS": ti_rads,
     "CAD-RADS": cad_rads,

@@ -24,5 +24,6 @@ def draw_curve(log: Path, history: Sequence[Mapping[str, Any]], path: Path) -> N
         points = [(point["step"], point[task]) for point in history if task in point]
         right.plot(*zip(*points, strict=True), marker="o", label=task, linewidth=3 if task == "mean" else 1)
     right.set(xlabel="step", ylabel="development: share right")
-    right.legend(fontsize="small")
+    if history:
+        right.legend(fontsize="small")
     figure.savefig(path)

@@ -74,7 +74,8 @@ def export_checkpoint(
     cues: the token of each cue name, in the order of training. Raises UsageError where they do not fit."""
     import torch  # merging runs where torch is not installed
 
-    parameters = torch.load(checkpoint, weights_only=True)["parameters"]
+    # The fit may have run on a GPU that this machine has not.
+    parameters = torch.load(checkpoint, map_location="cpu", weights_only=True)["parameters"]
     arrays = {name: p.float().numpy() for name, p in parameters.items()}
     rows = arrays.pop("cues")
     if len(rows) != len(cues):

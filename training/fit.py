@@ -29,6 +29,7 @@ from training.prepare import read_prepared
 from training.recipe import Recipe
 
 BEST, DEVELOPMENT, CURVE = "best.pt", "development.jsonl", "curve.png"
+OVER = "the development score no longer rises"
 
 
 def fit(
@@ -39,11 +40,16 @@ def fit(
     say: Callable[[str], None],
     begin_with: Path | None = None,
 ) -> None:
-    """Trains to the recipe's end, or until the development score no longer rises; goes on from OUT's checkpoint.
+    """Trains to the recipe's end, or until the development score no longer rises; goes on from OUT's checkpoint, and
+    does nothing where the score had ceased to rise.
 
     processes: of one thread each, on a CPU. begin_with: an exported adapter, where there is no checkpoint yet. Raises
     UsageError for data without a training sample, or an adapter that is not the recipe's, PackError for a base that is
-    not."""
+    not, RunChanged for a checkpoint of another schedule."""
+    lora.read_checkpoint(recipe.schedule, out)
+    if _is_over(_history(out), recipe):
+        say(OVER)
+        return
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     base, sha256 = recipe.base_file()
@@ -64,7 +70,13 @@ def fit(
         chosen = draw(len(train), odds, min(recipe.batch.samples, len(train)), step, recipe.seed)
         return pack([train[i].row for i in chosen], recipe.batch.row_tokens)
 
-    helpers = 0 if torch.cuda.is_available() else processes - 1
+    _train(learner, rows, held, recipe, out, 0 if torch.cuda.is_available() else processes - 1, say)
+
+
+def _train(
+    learner: Learner, rows: Callable[[int], list[Row]], held: Sequence[Encoded], recipe: Recipe, out: Path,
+    helpers: int, say: Callable[[str], None],
+) -> None:  # fmt: skip
     begin = time.monotonic()
     for step in lora.fit(learner, rows, recipe.schedule, out, helpers):
         if step.number % 50 == 0:
@@ -74,14 +86,14 @@ def fit(
             history = _record(out, step.number, scores)
             say(f"step {step.number}: " + ", ".join(f"{task} {score:.3f}" for task, score in scores.items()))
             draw_curve(out / lora.LOG, history, out / CURVE)
-            best = max(history, key=lambda point: float(point["mean"]))
-            if best["step"] == step.number:
+            if _best(history)["step"] == step.number:
                 _save(learner, step.number, out / BEST)
-            if len([p for p in history if p["step"] > best["step"]]) >= recipe.development.patience:
-                say("the development score no longer rises")
+            if _is_over(history, recipe):
+                say(OVER)
                 return
     if not held:
         _save(learner, recipe.schedule.steps, out / BEST)
+        draw_curve(out / lora.LOG, [], out / CURVE)
 
 
 def development_scores(learner: Learner, held: Sequence[Encoded], row_tokens: int) -> dict[str, float]:
@@ -115,11 +127,26 @@ def _few(held: Sequence[Encoded], most: int) -> list[Encoded]:
     return [e for of in by_source.values() for e in of[:most]]
 
 
+def _history(out: Path) -> list[dict[str, Any]]:
+    path = out / DEVELOPMENT
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _best(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The first of the evaluations with the highest mean."""
+    return max(history, key=lambda point: float(point["mean"]))
+
+
+def _is_over(history: Sequence[dict[str, Any]], recipe: Recipe) -> bool:
+    """Whether so many evaluations have followed the best that the recipe's patience is at its end."""
+    since = [point for point in history if point["step"] > _best(history)["step"]]
+    return bool(history) and len(since) >= recipe.development.patience
+
+
 def _record(out: Path, step: int, scores: dict[str, float]) -> list[dict[str, Any]]:
     """Adds an evaluation to the history, in place of any later one a killed run left; returns it."""
     path = out / DEVELOPMENT
-    before = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    history = [*(point for point in before if point["step"] < step), {"step": step, **scores}]
+    history = [*(point for point in _history(out) if point["step"] < step), {"step": step, **scores}]
     growing = path.with_suffix(".growing")
     growing.write_text("".join(json.dumps(point) + "\n" for point in history), encoding="utf-8")
     os.rename(growing, path)

@@ -52,7 +52,7 @@ def visits(n: int, batch: int, step: int, seed: int) -> list[int]:
 def fit(
     learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Schedule, folder: Path, helpers: int = 0
 ) -> Iterator[Step]:
-    """Trains, and yields after each step; a folder with a checkpoint is gone on from.
+    """Trains, and yields after each step, before its checkpoint; a folder with a checkpoint is gone on from.
 
     batch: the rows of step 0, 1, ..., the same at every call. The gradient is that of the weighted mean over all wants
     of the step. helpers: processes beside this one. Raises RunChanged where the checkpoint is of another schedule."""
@@ -74,9 +74,10 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             log.write(json.dumps(asdict(step)) + "\n")
             log.flush()
+            yield step
+            # After the yield: what is done with a step is done again where a kill came in between.
             if step.number % schedule.save_every == 0 or step.number == schedule.steps:
                 _save(learner, optimizer, schedule, step.number, folder)
-            yield step
 
 
 def _save(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, folder: Path) -> None:
@@ -96,17 +97,26 @@ def _save(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedule
 
 def _resume(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedule, folder: Path) -> int:
     """Sets everything to the checkpoint, and cuts the log to it. Returns the steps done, 0 without a checkpoint."""
-    path = folder / CHECKPOINT
-    if not path.exists():
+    state = read_checkpoint(schedule, folder)
+    if state is None:
         (folder / LOG).unlink(missing_ok=True)
         return 0
-    state = torch.load(path, weights_only=True)
-    changed = [key for key, value in asdict(schedule).items() if state["schedule"].get(key) != value]
-    if changed:
-        raise RunChanged(f"{path}: trained under another {', '.join(changed)}; use another folder")
     learner.load(state["parameters"])
     optimizer.load_state_dict(state["optimizer"])
     step = int(state["step"])
     lines = (folder / LOG).read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / LOG).write_text("".join(lines[:step]), encoding="utf-8")
     return step
+
+
+def read_checkpoint(schedule: Schedule, folder: Path) -> dict[str, Any] | None:
+    """The folder's checkpoint, None where there is none. Raises RunChanged where it is of another schedule."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    # Also that of a fit on a GPU; what is loaded into parameters and optimizer goes to where these are.
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    changed = [key for key, value in asdict(schedule).items() if state["schedule"].get(key) != value]
+    if changed:
+        raise RunChanged(f"{path}: trained under another {', '.join(changed)}; use another folder")
+    return state

@@ -2,11 +2,13 @@
 
 usage: python tests/benchmarks/cue_trial.py --data OPENI.csv --style token --out token.json
        python tests/benchmarks/cue_trial.py --data OPENI.csv --style words --out words.json
+       python tests/benchmarks/cue_trial.py --compare token.json words.json
 
 Both arms see the same reports in the same order. Nine findings and normal/abnormal are asked; an Open-i code says that
 a finding is there, and its absence says only that it was not coded, so `positive` is trained and scored against the
 other three states together. The JSON file holds the scores on unseen texts after every so many steps: on some of them
-on the way, on all of them at the end.
+on the way, on all of them at the end, and then the answers to each text too. Of two such files --compare prints the
+differences with the paired bootstrap's 95 % interval.
 """
 
 import csv
@@ -34,7 +36,7 @@ from training.encode import Asked, Encoder, Example, Row, ask, pack
 from training.lora import fit, visits
 from training.model import Learner, load_base, probabilities
 from training.recipe import Lora, Schedule
-from training.scoring import Score, accuracy, flag_majority, flag_micro_f1, majority, score
+from training.scoring import Score, Tally, accuracy, difference, flag_majority, flag_micro_f1, majority, score
 
 TASK = TASKS["abnormality_detection"]
 COLUMNS = {  # the data's columns that say what one of the task's labels says
@@ -90,16 +92,22 @@ def in_words(asked: Asked) -> Asked:
     return replace(asked, prompt=replace(asked.prompt, segments=(*shared, Segment("words", f"\n{name}:"))))
 
 
+def built_in() -> tuple[LlamaModel, Encoder, Learner, PromptStyle]:
+    """The built-in base with an empty adapter, its tokens and its prompts."""
+    pack = load_pack("smol")
+    base = find_file(pack.models["smol"].base, pack.path.parent)
+    model = LlamaModel(Weights(base), Limits(64, 64, 1), 1)
+    encoder = Encoder(model, cue_names())
+    learner = Learner(load_base(base, torch.bfloat16), Lora(), encoder.cue_words())
+    return model, encoder, learner, PromptStyle("native", pack.style.markup)
+
+
 class Arm:
     """A learner of one style, with its rows."""
 
     def __init__(self, style: str):
         self.words = style == "words"
-        pack = load_pack("smol")
-        base = find_file(pack.models["smol"].base, pack.path.parent)
-        self._style = PromptStyle("native", pack.style.markup)
-        self._encoder = Encoder(LlamaModel(Weights(base), Limits(64, 64, 1), 1), cue_names())
-        self.learner = Learner(load_base(base, torch.bfloat16), Lora(), self._encoder.cue_words())
+        _, self._encoder, self.learner, self._style = built_in()
 
     def asked(self, coded: Coded) -> list[Asked]:
         asked = ask(example(coded), self._style)
@@ -112,20 +120,43 @@ class Arm:
         """A row for each question, the report in each."""
         return [self._encoder.row([question]) for question in self.asked(coded)]
 
-    def scores(self, test: Sequence[Coded], rows: Sequence[Row]) -> list[Score]:
-        """Micro-F1 of the findings and accuracy of normal/abnormal; positive is what is likelier than the rest."""
+    def answers(self, rows: Sequence[Row]) -> np.ndarray:
+        """(texts, questions): whether `positive` is likelier than the rest."""
         found = [p[0] > 0.5 for row in pack(rows, ROW_TOKENS) for p in probabilities(self.learner, row)]
-        answers = np.array(found).reshape(len(test), len(COLUMNS))
-        gold = np.array([list(coded.flags.values()) for coded in test])
-        states, predicted = _states(gold[:, :-1]), _states(answers[:, :-1])
-        normal, said = _states(gold[:, -1:]), _states(answers[:, -1:])
-        flat, flat_said = [row[0] for row in normal], [row[0] for row in said]
-        f1 = flag_micro_f1(states, predicted)
-        right = accuracy(flat, flat_said)
-        return [
-            score("findings", "micro_f1", f1, flag_micro_f1(states, flag_majority(states))),
-            score("normal", "accuracy", right, accuracy(flat, majority(flat))),
-        ]
+        return np.array(found).reshape(len(rows), len(COLUMNS))
+
+
+def tallies(gold: np.ndarray, answers: np.ndarray) -> tuple[Tally, Tally]:
+    """Micro-F1 of the findings and accuracy of normal/abnormal, of two arrays (texts, questions)."""
+    normal, said = (_normal(flags) for flags in (gold, answers))
+    return flag_micro_f1(_states(gold[:, :-1]), _states(answers[:, :-1])), accuracy(normal, said)
+
+
+def scores(gold: np.ndarray, answers: np.ndarray) -> list[Score]:
+    f1, right = tallies(gold, answers)
+    states, normal = _states(gold[:, :-1]), _normal(gold)
+    return [
+        score("findings", "micro_f1", f1, flag_micro_f1(states, flag_majority(states))),
+        score("normal", "accuracy", right, accuracy(normal, majority(normal))),
+    ]
+
+
+def compare(context: click.Context, option: click.Parameter, paths: tuple[Path, Path] | None) -> None:
+    """Prints the scores of the first result less those of the second, and ends."""
+    if not paths:
+        return
+    one, other = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    if one.get("gold") != other.get("gold") or "gold" not in one:
+        raise click.UsageError("the two results are not finished, or not of the same texts")
+    pairs = (tallies(np.array(of["gold"]), np.array(of["answers"])) for of in (one, other))
+    for name, first, second in zip(("findings micro_f1", "normal accuracy"), *pairs, strict=True):
+        d = difference(name, "", "", first, second)
+        print(f"{name}: {d.value:.3f} less {d.other:.3f} is {d.difference:+.3f} [{d.low:+.3f}, {d.high:+.3f}], n {d.n}")
+    context.exit()
+
+
+def _normal(flags: np.ndarray) -> list[str]:
+    return [row[0] for row in _states(flags[:, -1:])]
 
 
 def _states(flags: np.ndarray) -> list[list[str]]:
@@ -167,6 +198,15 @@ def write(path: Path, document: dict[str, Any]) -> None:
 @click.option("--test", "n_test", default=400, show_default=True, help="texts that are never trained on")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--threads", default=1, show_default=True)
+@click.option(
+    "--compare",
+    nargs=2,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=compare,
+    help="two results, and nothing else",
+)
 def main(
     data: Path, style: str, out: Path | None, steps: int, batch: int, cue_factor: float, minutes: float,
     every: int, n_test: int, seed: int, threads: int,
@@ -194,10 +234,13 @@ def main(
         last = step.number == steps or spent > minutes
         if last or step.number % every == 0:
             n = n_test if last else min(n_test, ON_THE_WAY)
-            scores = {s.task: asdict(s) for s in arm.scores(test[:n], test_rows[:n])}
-            point = {"step": step.number, "visits": step.number * batch, "minutes": round(spent, 1), **scores}
+            gold, answers = np.array([[*c.flags.values()] for c in test[:n]]), arm.answers(test_rows[:n])
+            found = {s.task: asdict(s) for s in scores(gold, answers)}
+            point = {"step": step.number, "visits": step.number * batch, "minutes": round(spent, 1), **found}
             # A run that goes on from its checkpoint comes by here again.
             curve[:] = [*(before for before in curve if before["step"] < step.number), point]
+            if last:
+                document |= {"gold": gold.tolist(), "answers": answers.tolist()}
             write(out, document)
             print(json.dumps(point), flush=True)
         if last:

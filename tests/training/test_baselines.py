@@ -63,7 +63,8 @@ def test_changes_are_findings_beside_a_word_of_change() -> None:
     ("text", "n", "m"),
     [
         ("Staged as pT2N1aM0.", "N1", "M0"),
-        ("cT3 cN2 cM1b, unlike the earlier N0.", "N0", "M1"),
+        ("cT3 cN2 cM1b, unlike the earlier N0.", "N2", "M1"),
+        ("pT2 pNX pMX. After dissection: pN1 pM0. N0: none involved.", "N1", "M0"),
         ("Nodes are enlarged. M. latissimus dorsi.", "NX", "MX"),
         ("NX MX", "NX", "MX"),
     ],

@@ -48,6 +48,12 @@ def test_the_category_is_never_printed(written: list[Sample]) -> None:
             assert not _PRINTED.search(sample.text), sample.id
 
 
+def test_facts_of_metastases_stand_beside_every_m_stage() -> None:
+    lines = [line for path in (FOLDER / "train").glob("*.jsonl") for line in path.read_text("utf-8").splitlines()]
+    stages = Counter(r["m"] for r in map(json.loads, lines) if "metastases" in r.get("facts", {}))
+    assert sum(stages.values()) >= 40 and set(stages) == {"M0", "M1", "MX"}
+
+
 def test_a_hypothesis_alone_tells_nothing(written: list[Sample]) -> None:
     for split in ("train", "dev"):
         labels: dict[str, list[str]] = {}
@@ -76,6 +82,8 @@ def test_marks_become_spans_of_the_plain_text() -> None:
         ({"id": "x", "text": "a", "rads": "TI-RADS 1", "facts": {
             "composition": "solid", "echogenicity": "isoechoic", "shape": "wider", "margin": "smooth", "foci": []}},
          "do not give"),
+        ({"id": "x", "text": "a", "m": "M0", "facts": {"metastases": ["liver"], "distant_assessed": True}},
+         "facts of x do not give M0"),
         ({"text": "a"}, "no 'id'"),
     ],
 )  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from training.criteria import cad_rads, lung_rads, nodal_stage, pi_rads, ti_rads
+from training.criteria import cad_rads, lung_rads, metastatic_stage, nodal_stage, pi_rads, ti_rads
 
 NODULE = {"composition": "solid", "echogenicity": "isoechoic", "shape": "wider", "margin": "smooth", "foci": []}
 
@@ -105,3 +105,20 @@ def test_pi_rads_by_the_zone_s_dominant_sequence(zone: str, dwi: int, t2: int, d
 )
 def test_n_by_stations_or_count(facts: dict[str, Any], stage: str) -> None:
     assert nodal_stage(facts) == stage
+
+
+@pytest.mark.parametrize(
+    ("metastases", "assessed", "site", "stage"),
+    [
+        ([], True, "lung", "M0"),
+        ([], False, "lung", "MX"),
+        (["ipsilateral_lung"], True, "lung", "M0"),
+        (["ipsilateral_lung"], True, "colon", "M1"),
+        (["contralateral_lung"], False, "lung", "M1"),
+        (["same_lobe", "pleura"], True, "lung", "M1"),
+        (["distant_nodes"], True, None, "M1"),
+    ],
+)
+def test_m_by_the_places_of_metastases(metastases: list[str], assessed: bool, site: str | None, stage: str) -> None:
+    facts = {"metastases": metastases, "distant_assessed": assessed} | ({"site": site} if site else {})
+    assert metastatic_stage(facts) == stage

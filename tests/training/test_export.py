@@ -23,7 +23,7 @@ from radlite_batch.records import Decide, Decided, Prompt, Segment  # noqa: E402
 from training.begin import parameters_of  # noqa: E402
 from training.encode import Asked, Encoder, Row  # noqa: E402
 from training.export import export_checkpoint, lora_pairs  # noqa: E402
-from training.lora import CHECKPOINT, fit  # noqa: E402
+from training.lora import CHECKPOINT, LOG, fit  # noqa: E402
 from training.model import Learner, load_base, probabilities  # noqa: E402
 from training.recipe import Lora, Schedule  # noqa: E402
 
@@ -181,6 +181,23 @@ def test_an_adapter_is_of_one_base(trained: Trained, tmp_path: Path) -> None:
     other.write_bytes(trained.base.read_bytes() + bytes(32))
     with pytest.raises(PackError, match="trained on a base of sha256"):
         merge(other, trained.adapter, 1.0, tmp_path / "out.gguf")
+
+
+def test_a_checkpoint_of_a_gpu_is_read_without_one(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, learner, encoder = trained.base.with_name(CHECKPOINT), trained.learner, trained.encoder
+    state = torch.load(own, weights_only=True)
+    with monkeypatch.context() as on_a_gpu:
+        on_a_gpu.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        torch.save(state, tmp_path / CHECKPOINT)
+    (tmp_path / LOG).write_text(own.with_name(LOG).read_text())
+    out = tmp_path / "adapter.gguf"
+    export_checkpoint(out, tmp_path / CHECKPOINT, learner.model.config, LORA.alpha, encoder.cues, "", {})
+    assert np.array_equal(read_adapter(out).cue_rows, read_adapter(trained.adapter).cue_rows)
+    other = Learner(load_base(trained.base, torch.float32), LORA, encoder.cue_words())
+    assert list(fit(other, lambda step: [], Schedule(1, 1e-2, warmup=1), tmp_path)) == []
+    assert all(torch.equal(p, other.trainable()[name]) for name, p in learner.trainable().items())
 
 
 def test_what_cannot_be_exported_is_refused(trained: Trained, tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from radlite_batch.errors import PackError, UsageError
+from radlite_batch.tasks.registry import TASKS
+from training.datasets.registry import SOURCES
 from training.recipe import BUILT_IN, load_recipe, mix_of
 
 TEXT = """
@@ -34,6 +36,27 @@ def test_the_published_settings_are_those_of_the_paper() -> None:
         loaded = load_recipe(name)
         assert (loaded.lora.rank, loaded.lora.alpha, loaded.lora.dropout) == (64, 128, 0.05)
         assert sum(loaded.caps.values()) == 161_586
+
+
+GIVES = {  # the tasks that a source's samples have targets of
+    "abnormality_detection": {"corpus", "composed", "openi", "ct_rate", "mimic_cxr", "chexpert", "chexpert_plus"},
+    "rads_assignment": {"corpus", "composed", "openi", "radset", "radset_printed"},
+    "n_staging": {"corpus", "composed", "openi", "tcga"},
+    "m_staging": {"corpus", "composed", "openi", "tcga"},
+    "radiology_ner": {"corpus", "composed", "negex", "radgraph", "radgraph2", "radgraph_xl"},
+    "temporal_comparison": {"corpus", "composed", "radgraph2", "ms_cxr_t"},
+    "impression_generation": {"corpus", "composed", "openi", "mimic_cxr", "chexpert_plus", "merlin", "zhang2018"},
+    "radiology_qa": {"corpus", "radrestruct", "medqa", "radialog", "llava_med"},
+    "radiology_nli": {"corpus", "composed", "radnli", "ms_cxr_t"},
+}
+
+
+@pytest.mark.parametrize("name", ["smol", "qwen2.5-3b", "qwen3-4b"])
+def test_every_task_has_a_source_that_is_drawn_from(name: str) -> None:
+    loaded = load_recipe(name)
+    drawn = {source for source, weight in loaded.sources.items() if weight}
+    assert {task for task in TASKS if GIVES[task] & drawn and loaded.tasks.get(task, 1)} == set(TASKS)
+    assert GIVES.keys() == TASKS.keys() and set().union(*GIVES.values()) <= SOURCES.keys()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Temperatures: found again where they are known, fitted on one half and tested on the other, written into a pack."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,14 @@ def test_a_pack_is_calibrated_and_the_temperatures_stand_in_its_file(tmp_path: P
     if can_draw():
         draw_reliability(found, tmp_path / "reliability.png")
         assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_fitted_on_what_is_for_evaluation_only() -> None:
+    held_out = [replace(sample, source="ct_rate_dev") for sample in SAMPLES]
+    pack = load_pack("fake")
+    assert calibrate(pack, [*SAMPLES, *held_out]) == calibrate(pack, SAMPLES)
+    with pytest.raises(UsageError, match="too few labels"):
+        calibrate(pack, held_out)
 
 
 def test_too_few_samples_and_written_answers_are_refused(tmp_path: Path) -> None:

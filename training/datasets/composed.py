@@ -18,10 +18,12 @@ from training.criteria import CATEGORY
 from training.datasets import chest
 from training.datasets.base import Sample, joined
 from training.datasets.corpus import SECTIONS, samples
+from training.datasets.typos import with_typos
 
 PER_LABEL = 80  # reports of each label of a bank
 NONE = 800  # reports to which no RADS applies
 PRINTED = 0.1  # share of RADS reports that print their category, as archives do
+TYPOS = 0.05  # share of reports with slips of the hand
 _TRIES = 40  # draws for each report wanted, where a bank's labels are not equally likely
 _NAME = re.compile(r"\{([^{}|]+)\}")
 _NUMBER = re.compile(r"(\d+)(?:\.(\d+))?-(\d+)(?:\.(\d+))?")
@@ -42,14 +44,10 @@ def read(folder: Path) -> Iterator[Sample]:
             raise ArchiveError(f"{path}: {error}") from None
 
 
-def _of_chest(bank: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    yield from chest.reports(bank["finding"], bank.get("plain", ()))
-    yield from chest.pairs(bank["finding"])
-
-
 def _framed(bank: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """As many reports for each label of the bank, whatever its number of frames; NI-RADS counts by primary site."""
     draw = random.Random(bank["system"])
+    slips = random.Random(f"typos {bank['system']}")  # of their own, so that all else stays as it is without them
     most = NONE if bank["system"] == "none" else PER_LABEL
     left: dict[str, int] = {}
     labels = {str(_label(frame)) for frame in bank["frames"]}
@@ -59,20 +57,22 @@ def _framed(bank: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         label = str([record.get("rads", "").partition(" // ")[0], *_label(record)[1:]])
         if left.setdefault(label, most) > 0:
             left[label] -= 1
-            yield _laid_out(record, draw)
+            yield _laid_out(record, draw, slips)
 
 
 def _label(record: Mapping[str, Any]) -> list[Any]:
     return [record.get(name) for name in ("category", "n", "m")]
 
 
-def _laid_out(record: dict[str, Any], draw: random.Random) -> dict[str, Any]:
-    """The report as one text: under the archive's headings, under others, or without any.
+def _laid_out(record: dict[str, Any], draw: random.Random, slips: random.Random) -> dict[str, Any]:
+    """The report as one text: under the archive's headings, under others, or without any; in some, words are misspelt.
 
     The impressions of a frame fit its label, not every finding drawn, so none is a target."""
     if record.get("rads", "none") != "none" and draw.random() < PRINTED:
         record["impression"] = f"{record.get('impression', '')} {_printed(record['rads'], draw)}".strip()
     sections = {name: record.pop(name) for name in SECTIONS if name in record}
+    if slips.random() < TYPOS:
+        sections = {name: with_typos(text, slips) for name, text in sections.items()}
     kind = draw.random()
     if kind < 0.6:
         return record | {"text": joined(**sections)}

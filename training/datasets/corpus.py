@@ -15,7 +15,7 @@ from typing import Any
 from radlite_batch.errors import ArchiveError
 from radlite_batch.tasks import abnormality_detection, temporal_comparison
 from radlite_batch.tasks.rads_systems import parse_label
-from training.criteria import CATEGORY, nodal_stage
+from training.criteria import CATEGORY, metastatic_stage, nodal_stage
 from training.datasets.base import Sample, joined
 
 SECTIONS = ("indication", "technique", "comparison", "findings", "impression")
@@ -107,6 +107,8 @@ def _labels(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
             raise ValueError(f"the facts of {record['id']} do not give {record['n']}")
     if "m" in record:
         targets["m_staging"] = {"stage": record["m"]}
+        if "metastases" in record.get("facts", {}) and metastatic_stage(record["facts"]) != record["m"]:
+            raise ValueError(f"the facts of {record['id']} do not give {record['m']}")
     if "flags" in record:
         targets["abnormality_detection"] = _flags(record["flags"])
     return targets

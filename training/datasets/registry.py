@@ -71,3 +71,6 @@ SOURCES: dict[str, Source] = {
     "llava_med": Source(llava_med.read, "CC BY-NC 4.0", f"{llava_med.CAPTIONS}, [{', '.join(llava_med.FILES)}]"),
     "zhang2018": Source(zhang2018.read, "those of the reports", "[train.jsonl, dev.jsonl, test.jsonl]"),
 }
+
+# Nothing of a pack may be fitted on these, its temperatures neither.
+EVALUATION_ONLY = frozenset(name for name, source in SOURCES.items() if "evaluation only" in source.terms)

@@ -1,0 +1,132 @@
+"""`fit` ends early, keeps the best step, and loses nothing to a kill."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed; the training extra brings it")
+for library in ("transformers", "peft", "datasets"):
+    pytest.importorskip(library, reason=f"{library} is not installed; the training extra brings it")
+
+import tiny  # noqa: E402
+from test_export import random_base  # noqa: E402
+from test_whole_way import RECIPE, call, corpus  # noqa: E402
+
+from radlite_batch.errors import RunChanged  # noqa: E402
+from training import fit as fitting  # noqa: E402
+from training.cli import main as train  # noqa: E402
+from training.datasets.picture import can_draw  # noqa: E402
+from training.fit import BEST, CURVE, DEVELOPMENT, OVER, fit  # noqa: E402
+from training.lora import CHECKPOINT, LOG  # noqa: E402
+from training.recipe import load_recipe  # noqa: E402
+
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe on a tiny random base, and its mix with and without held-out samples."""
+    made = tmp_path_factory.mktemp("fit")
+    text = RECIPE.format(name="small", base=random_base(tiny.Shape("llama", True), made / "base.gguf"))
+    text = text.replace("steps = 2", f"steps = {STEPS}\nsave_every = 1")
+    (made / "small.toml").write_text(text.replace("samples = 2", "samples = 2\npatience = 2"), encoding="utf-8")
+    data = corpus(made / "corpus")
+    call(train, "prepare", made / "small.toml", "--data", f"corpus={data}", "--output", made / "mix")
+    (data / "heldout" / "a.jsonl").unlink()
+    call(train, "prepare", made / "small.toml", "--data", f"corpus={data}", "--output", made / "no-dev")
+    return made
+
+
+def scripted(monkeypatch: pytest.MonkeyPatch, *means: float) -> list[dict[str, Any]]:
+    """Development scores as given; the list holds what the learner was at each."""
+    left, seen = list(means), []
+
+    def scores(learner: Any, *_: Any) -> dict[str, float]:
+        seen.append({name: p.detach().clone() for name, p in learner.trainable().items()})
+        mean = left.pop(0)
+        if mean < 0:
+            raise KeyboardInterrupt
+        return {"n_staging": mean, "mean": mean}
+
+    monkeypatch.setattr(fitting, "development_scores", scores)
+    return seen
+
+
+def history(out: Path) -> list[tuple[int, float]]:
+    return [(point["step"], point["mean"]) for point in map(json.loads, (out / DEVELOPMENT).open())]
+
+
+def fitted(folder: Path, out: Path, mix: str = "mix", say: Callable[[str], None] = lambda line: None) -> None:
+    fit(load_recipe(str(folder / "small.toml")), folder / mix, out, 1, say)
+
+
+def test_it_ends_where_the_score_no_longer_rises_and_keeps_the_best_step(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = scripted(monkeypatch, 0.1, 0.5, 0.5, 0.2, 0.9)
+    fitted(folder, tmp_path)
+    assert history(tmp_path) == [(1, 0.1), (2, 0.5), (3, 0.5), (4, 0.2)]
+    best = torch.load(tmp_path / BEST, weights_only=True)
+    assert best["step"] == 2
+    assert all(torch.equal(p, seen[1][name]) for name, p in best["parameters"].items())
+    assert any(not torch.equal(p, seen[3][name]) for name, p in best["parameters"].items())
+    assert (tmp_path / CURVE).exists() == can_draw()
+
+
+def test_what_ended_early_is_left_as_it_is(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(monkeypatch, 0.5, 0.2, 0.1)
+    fitted(folder, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    monkeypatch.setattr(fitting, "load_base", None)  # a call would raise
+    said: list[str] = []
+    fitted(folder, tmp_path, say=said.append)
+    assert said == [OVER]
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    text = (folder / "small.toml").read_text()
+    (tmp_path / "other.toml").write_text(text.replace(f"steps = {STEPS}", "steps = 99"))
+    with pytest.raises(RunChanged, match="steps"):
+        fit(load_recipe(str(tmp_path / "other.toml")), folder / "mix", tmp_path, 1, said.append)
+
+
+def test_an_evaluation_that_was_cut_short_is_made_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted(monkeypatch, 0.1, -1)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(folder, tmp_path)
+    scripted(monkeypatch, 0.4, 0.2, 0.1)
+    fitted(folder, tmp_path)
+    assert history(tmp_path) == [(1, 0.1), (2, 0.4), (3, 0.2), (4, 0.1)]
+
+
+def test_without_held_out_samples_the_last_step_is_kept_and_the_curve_drawn(folder: Path, tmp_path: Path) -> None:
+    fitted(folder, tmp_path, "no-dev")
+    assert torch.load(tmp_path / BEST, weights_only=True)["step"] == STEPS
+    assert (tmp_path / CURVE).exists() == can_draw() and not (tmp_path / DEVELOPMENT).exists()
+
+
+def test_a_fit_that_was_killed_goes_on_to_the_same_parameters(folder: Path, tmp_path: Path) -> None:
+    arguments = [str(folder / "small.toml"), "--data", str(folder / "no-dev"), "--processes", "1", "--output"]
+    command = [sys.executable, "-c", "from training.cli import main; main()", "fit", *arguments, str(tmp_path / "cut")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    log, end = tmp_path / "cut" / LOG, time.monotonic() + 60
+    while not log.exists() or len(log.read_bytes().splitlines()) < STEPS // 3:
+        assert process.poll() is None and time.monotonic() < end, "it ended, or took a minute to begin"
+        time.sleep(0.001)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert torch.load(tmp_path / "cut" / CHECKPOINT, weights_only=True)["step"] < STEPS
+    for name in ("cut", "whole"):
+        fitted(folder, tmp_path / name, "no-dev")
+    cut, whole = (torch.load(tmp_path / name / BEST, weights_only=True) for name in ("cut", "whole"))
+    assert cut["step"] == whole["step"] == STEPS
+    assert all(torch.equal(p, cut["parameters"][name]) for name, p in whole["parameters"].items())
+    assert log.read_text() == (tmp_path / "whole" / LOG).read_text()
