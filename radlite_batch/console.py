@@ -59,7 +59,7 @@ def _refuse(error: click.UsageError, context: click.Context) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-class OutputFolder(click.ParamType):  # type: ignore[type-arg]  # no parameter before click 8.4  # type: ignore[type-arg, unused-ignore]  # generic since click 8.5
+class OutputFolder(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.5
     """A run's output: its folder, or for a URL its mirror, after `bring` has made that equal as far as it is needed."""
 
     name = "path"

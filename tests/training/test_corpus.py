@@ -23,7 +23,11 @@ def written() -> list[Sample]:
 
 def test_it_is_as_large_as_the_readme_says(written: list[Sample]) -> None:
     reports = Counter(s.split for s in written if "radiology_qa" not in s.targets and "radiology_nli" not in s.targets)
+    pairs = Counter(s.split for s in written if "radiology_nli" in s.targets)
     assert reports["train"] >= 1000 and reports["dev"] >= 300
+    readme = " ".join((FOLDER.parents[1] / "README.md").read_text("utf-8").split())
+    assert f"{reports['train']:,} reports and {pairs['train']:,} sentence pairs to train on" in readme
+    assert f"and {reports['dev']} and {pairs['dev']} held out" in readme
 
 
 def test_no_text_stands_on_both_sides(written: list[Sample]) -> None:
