@@ -25,7 +25,7 @@ FLOORS = (
     ("plan",),
     ("watch",),
     ("run", "predict", "status", "verify", "rerun", "doctor", "completion", "reference"),
-    ("report", "diff", "drift", "metrics", "answers", "review", "decisions", "reviewed"),
+    ("report", "diff", "drift", "metrics", "review"),
     ("pages", "export"),
     ("bench",),
     ("cli",),

@@ -16,11 +16,11 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from radlite_batch.answers import legal_labels, reviewed_columns
 from radlite_batch.archive import ArchiveSpec
 from radlite_batch.cli import main
 from radlite_batch.job import Job, Output, Workers
-from radlite_batch.review import Selection, Wanted, mentions, select
+from radlite_batch.review.answers import legal_labels, reviewed_columns
+from radlite_batch.review.cases import Selection, Wanted, mentions, select
 from radlite_batch.run import run
 from radlite_batch.tasks.base import FreeText
 from radlite_batch.tasks.rads_systems import format_label, parse_label

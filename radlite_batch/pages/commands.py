@@ -8,9 +8,7 @@ from pathlib import Path
 
 import click
 
-from radlite_batch.answers import review_folder
 from radlite_batch.console import OutputFolder
-from radlite_batch.decisions import WORDS
 from radlite_batch.diff import compare, diff_lines, same_files, write_csv
 from radlite_batch.drift import Thresholds, drifts
 from radlite_batch.errors import UsageError
@@ -21,9 +19,11 @@ from radlite_batch.pages.run_page import run_page
 from radlite_batch.report import RunFigures, gather, pooled
 from radlite_batch.results.commit import commit
 from radlite_batch.results.manifest import run_folder
-from radlite_batch.review import Wanted, select
-from radlite_batch.review import write_csv as write_review_csv
-from radlite_batch.reviewed import apply
+from radlite_batch.review.answers import review_folder
+from radlite_batch.review.apply import apply
+from radlite_batch.review.cases import Wanted, select
+from radlite_batch.review.cases import write_csv as write_review_csv
+from radlite_batch.review.decisions import WORDS
 from radlite_batch.storage import shown, title, url_of
 
 EXIT_DRIFT = 4

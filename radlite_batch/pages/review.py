@@ -12,8 +12,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from radlite_batch.answers import label_key, legal_labels, reviewed_columns
-from radlite_batch.review import Case, Selection
+from radlite_batch.review.answers import label_key, legal_labels, reviewed_columns
+from radlite_batch.review.cases import Case, Selection
 from radlite_batch.tasks.base import Task
 from radlite_batch.tasks.registry import TASKS
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import polars as pl
 
-from radlite_batch.answers import legal_labels, read_answers
 from radlite_batch.errors import UsageError
 from radlite_batch.results.csv import safe_cell
+from radlite_batch.review.answers import legal_labels, read_answers
 from radlite_batch.tasks.registry import TASKS
 
 WORDS = ("accept", "correct", "reject")

@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from radlite_batch.answers import label_key, planned, review_folder, reviewed_columns, run_name
-from radlite_batch.decisions import Decision, agreed, read_decisions
 from radlite_batch.errors import OutputError
 from radlite_batch.report import committed_parts
 from radlite_batch.results.commit import commit, locked_here, make_folder
 from radlite_batch.results.schemas import arrow_type
+from radlite_batch.review.answers import label_key, planned, review_folder, reviewed_columns, run_name
+from radlite_batch.review.decisions import Decision, agreed, read_decisions
 from radlite_batch.storage import shown
 from radlite_batch.tasks.base import Column, Task
 from radlite_batch.tasks.rads_assignment import RadsAssignment

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import polars as pl
 
-from radlite_batch.answers import legal_labels, planned, read_answers, reviewed_columns, run_name
 from radlite_batch.archive import ArchiveReader
 from radlite_batch.diff import same_files
 from radlite_batch.engine.formats import file_sha256
@@ -21,6 +20,7 @@ from radlite_batch.report import committed_parts
 from radlite_batch.results.commit import commit, make_folder
 from radlite_batch.results.csv import safe_table
 from radlite_batch.results.manifest import Manifest
+from radlite_batch.review.answers import legal_labels, planned, read_answers, reviewed_columns, run_name
 from radlite_batch.storage import local, shown
 from radlite_batch.tasks.base import Task
 from radlite_batch.tasks.rads_systems import SYSTEMS
