@@ -1,10 +1,11 @@
 """Reports per hour at several sizes of archive: the cost of a report must not grow with their number.
 
-usage: python tests/benchmarks/linear.py ARCHIVE.csv PACK ROWS...
+usage: python tests/benchmarks/linear.py ARCHIVE.csv PACK ROWS[:IN_HAND]...
 
 The archive's findings and impressions are recombined into so many distinct texts (columns `findings` and
-`impression`). Asked are the closed questions: RADS, N, M and the 14 flags. Starting up, which does not grow, is shown
-apart. For a million rows see million_rows.py, which needs no model.
+`impression`). IN_HAND: how many reports a worker has in hand, where it is not to be the plan's number. Asked are the
+closed questions: RADS, N, M and the 14 flags. Starting up, which does not grow, is shown apart. For a million rows see
+million_rows.py, which needs no model.
 """
 
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 import polars as pl
 
 from radlite_batch.archive import ArchiveSpec
-from radlite_batch.job import Job, Output
+from radlite_batch.job import Job, Output, Workers
 from radlite_batch.plan import make_plan
 from radlite_batch.results.manifest import read_manifest, read_receipts
 from radlite_batch.run import run
@@ -35,11 +36,12 @@ def recombined(source: Path, rows: int) -> Iterator[str]:
         yield f"FINDINGS: {findings[place]}\nIMPRESSION: {impressions[(place + turn) % len(impressions)]}"
 
 
-def measure(source: Path, pack: str, rows: int, folder: Path) -> str:
-    """A line of figures."""
+def measure(source: Path, pack: str, rows: int, in_hand: int, folder: Path) -> str:
+    """A line of figures. in_hand: 0 leaves it to the plan."""
     archive = folder / f"{rows}.parquet"
     pl.DataFrame({"report_id": map(str, range(rows)), "text": recombined(source, rows)}).write_parquet(archive)
-    job = Job(ArchiveSpec((str(archive),)), TASKS, Output(folder / f"out-{rows}", shard_rows=128), pack)
+    output = Output(folder / f"out-{rows}-{in_hand}", shard_rows=128)
+    job = Job(ArchiveSpec((str(archive),)), TASKS, output, pack, Workers(reports_in_hand=in_hand))
     begin = time.perf_counter()
     make_plan(job)
     planning = time.perf_counter() - begin
@@ -62,7 +64,10 @@ def main() -> None:
     source, pack, *sizes = sys.argv[1:]
     with tempfile.TemporaryDirectory() as temporary:
         for size in sizes:
-            print(measure(Path(source), pack, int(size), Path(temporary)), flush=True)
+            rows, _, in_hand = size.partition(":")
+            if in_hand:
+                print(f"{in_hand:>5} in hand,", end="")
+            print(measure(Path(source), pack, int(rows), int(in_hand or 0), Path(temporary)), flush=True)
 
 
 if __name__ == "__main__":
