@@ -144,10 +144,14 @@ def find_file(place: str, folder: Path) -> Path:
 
 
 def _own_file(place: str, folder: Path, key: str) -> Path:
-    """find_file; but a relative name stays in the folder: a pack may have come from elsewhere, in an archive."""
-    if ".." in Path(place.rpartition(":")[2]).parts:
+    """find_file; but a relative name stays in the folder or package, links or not: a pack may have come from elsewhere,
+    in an archive. Raises PackError for one that does not."""
+    name = Path(place.rpartition(":")[2])
+    path = find_file(place, folder)
+    linked = path == folder / place and not path.resolve().is_relative_to(folder.resolve())
+    if ".." in name.parts or (":" in place and name.is_absolute()) or (linked and not name.is_absolute()):
         raise PackError(f"{key}: {place} leads out of the pack's folder; give the whole path or $NAME/...")
-    return find_file(place, folder)
+    return path
 
 
 def pack_names() -> list[str]:

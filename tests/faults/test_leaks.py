@@ -299,6 +299,8 @@ def test_what_an_archive_says_names_no_file(sandbox: Sandbox) -> None:
         ('base = "fake"', 'base = "../base.gguf"', "leads out of the pack's folder"),
         ('base = "fake"', 'base = "sub/../../base.gguf"', "leads out of the pack's folder"),
         ('base = "fake"', 'base = "radlite_batch:../../base.gguf"', "leads out of the pack's folder"),
+        ('base = "fake"', 'base = "radlite_batch:/tmp/base.gguf"', "leads out of the pack's folder"),
+        ('base = "fake"', 'base = "link.gguf"', "leads out of the pack's folder"),
         ('style = "native"', 'style = "own"\nprompts = "../prompts.toml"', "leads out of the pack's folder"),
     ],
 )
@@ -308,6 +310,7 @@ def test_a_pack_names_no_file_outside_its_folder(tmp_path: Path, old: str, new: 
     path = tmp_path / "pack" / "pack.toml"
     path.parent.mkdir()
     (tmp_path / "base.gguf").write_bytes(b"GGUF")
+    (path.parent / "link.gguf").symlink_to(tmp_path / "base.gguf")
     path.write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(PackError, match=message):
         pack = load_pack(str(path))
