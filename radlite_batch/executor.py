@@ -128,10 +128,11 @@ class Slot:
         self._host = _Host(setting, Placement((cores,)), memory, lambda: None, umask)
         self._pool: ProcessPoolExecutor | None = None
 
-    def answer(self, item: WorkItem, beat: Callable[[], None]) -> None:
+    def answer(self, item: WorkItem, beat: Callable[[], None], go_on: Callable[[], bool]) -> bool:
         """Sees to it that the item is committed; a row that ends the worker is found as `execute` finds it.
 
-        beat() is called at least every second. An exception, of beat's or a RadliteError, ends the worker."""
+        False: go_on() asked to stop before such a row was found. beat() is called at least every second; an
+        exception, of beat's or a RadliteError, ends the worker."""
         host = replace(self._host, beat=beat)
         try:
             self._pool = self._pool or _start(host, host.placement.core_sets)
@@ -142,7 +143,11 @@ class Slot:
         if receipt is None or _grown(host, receipt):
             self.close()
         if receipt is None:
-            _alone(host, item, lambda: True)
+            try:
+                _alone(host, item, go_on)
+            except _TooLate:
+                return False
+        return True
 
     def close(self) -> None:
         if self._pool is not None:

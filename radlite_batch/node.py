@@ -67,7 +67,7 @@ class Order:
 
 
 class Unwanted(Exception):
-    """Nobody waits for this work item any longer; raised on the node, where the item is not begun or given up."""
+    """Nobody waits for this work item any longer; raised on the node, where the item is not begun or is given up."""
 
 
 _nodes: "dict[str, _Node]" = {}  # by the order's token
@@ -85,7 +85,9 @@ def answer(order: Order, item: WorkItem) -> None:
         if order.token in _stopped:
             raise Unwanted
         with _joined(order, worker.state.nthreads) as node:
-            node.answer(item, partial(_beat, worker, worker.get_current_task(), order.token))
+            beat = partial(_beat, worker, worker.get_current_task(), order.token)
+            if not node.answer(item, beat, lambda: order.token not in _stopped):
+                raise Unwanted
     except RadliteError as error:
         failure = type(error)(f"node {_name(worker)}: {error}")
     except Unwanted:
@@ -168,12 +170,14 @@ class _Node:
             self._slots.put(Slot(setting, own, setting.memory or free // processes, mask))
         self.users, self.used = 0, time.monotonic()
 
-    def answer(self, item: WorkItem, beat: Callable[[], None]) -> None:
-        """Answers the item in one of the slots, unless another node has committed it before it went away."""
+    def answer(self, item: WorkItem, beat: Callable[[], None], go_on: Callable[[], bool]) -> bool:
+        """Answers the item in one of the slots, unless another node has committed it before it went away.
+
+        False: given up as go_on() asked to."""
         slot = self._slot(beat)
         try:
-            if item.only or in_place(self._out, receipt_path(self._out, item)) is None:
-                slot.answer(item, beat)
+            done = not item.only and in_place(self._out, receipt_path(self._out, item)) is not None
+            return done or slot.answer(item, beat, go_on)
         finally:
             self._slots.put(slot)
 

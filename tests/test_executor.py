@@ -168,6 +168,21 @@ def test_no_last_try_is_begun_after_the_deadline(tmp_path: Path, monkeypatch: py
         executor._alone(host, item, lambda: next(beats, False))
 
 
+def test_the_search_of_a_kept_worker_ends_with_the_deadline_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "_run").mkdir()
+    monkeypatch.setattr(executor, "run_shard", dying_shard)
+    monkeypatch.setattr(executor, "try_rows", slow_trial)
+    slot = executor.Slot(Setting(tmp_path), (cores()[0],), 1 << 40, 0o022)  # type: ignore[arg-type]
+    start, searching = time.monotonic(), tmp_path / "searching"
+    whole, deadly = (WorkItem(Shard(i, "x.csv", i * 8, 8, i * 8), "fake", ("n_staging",)) for i in (1, 2))
+    assert slot.answer(whole, lambda: None, lambda: True)
+    assert not slot.answer(deadly, lambda: None, lambda: not searching.exists())
+    assert searching.exists() and time.monotonic() - start < SECONDS
+    slot.close()
+
+
 def test_an_exception_is_traced_to_its_row_and_not_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     receipts = execute(tmp_path, monkeypatch, stumbling_shard, stumbling_trial)
     assert [receipt["doomed"] for receipt in receipts if receipt["doomed"]] == [{21: "ValueError in the worker"}]

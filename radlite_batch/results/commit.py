@@ -64,7 +64,7 @@ def append_log(path: Path, facts: Mapping[str, Any]) -> None:
     """Appends a line to a log; only the last one can be torn, by a crash. Raises OutputError."""
     line = _sealed(json.dumps(facts).removesuffix("}").encode(), b", ", b"}\n", _LOG_DIGITS)
     with _explained(path):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        handle = disk.append(path)
         try:
             _write(handle, memoryview(line))
             disk.sync(handle)
@@ -82,7 +82,7 @@ def mend_log(path: Path) -> None:
     if path.exists():
         whole = path.read_bytes().rpartition(b"\n")
         with _explained(path):
-            os.truncate(path, len(whole[0] + whole[1]))
+            disk.cut(path, len(whole[0] + whole[1]))
 
 
 def damaged_lines(path: Path) -> list[int]:

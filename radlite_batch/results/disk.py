@@ -9,6 +9,16 @@ def create(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
 
+def append(path: Path) -> int:
+    """A handle at the end of a file, which is made where there is none."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+
+def cut(path: Path, size: int) -> None:
+    """Leaves the first `size` bytes of a file."""
+    os.truncate(path, size)
+
+
 def write(handle: int, data: memoryview) -> int:
     """Bytes taken, which may be fewer than given."""
     return os.write(handle, data)

@@ -15,7 +15,7 @@ import pytest
 
 from radlite_batch.results import disk
 
-OPERATIONS = ("create", "write", "sync", "rename", "make_folder", "remove")
+OPERATIONS = ("create", "append", "cut", "write", "sync", "rename", "make_folder", "remove")
 FAULTS = {  # and the operations that each fits
     "stop": OPERATIONS,  # the process ends before the operation
     "torn": ("write",),  # it ends in the middle of a write
@@ -23,7 +23,7 @@ FAULTS = {  # and the operations that each fits
     "no tables": OPERATIONS,  # it takes only those of the tables' folders, and receipts stay
     "no content": OPERATIONS,  # it takes the content only
     "EIO": OPERATIONS,
-    "ENOSPC": ("create", "write", "rename", "make_folder"),  # from here on
+    "ENOSPC": ("create", "append", "write", "rename", "make_folder"),  # from here on
     "short": ("write",),  # a write takes only half of what is given
     "bad sync": ("sync",),  # it fails, and what was to be synced is lost
 }
