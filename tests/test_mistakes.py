@@ -1,25 +1,20 @@
-"""What a person meets first: help, completion, the manual, what `doctor` says, and one line for every mistake."""
+"""One line for every mistake, and nothing else."""
 
 import importlib.metadata
 import importlib.util
 import os
 import re
-import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from test_readme import PROGRAMS, leaves, parse
+from test_readme import PROGRAMS
 
-from radlite_batch import doctor
 from radlite_batch.archive import ArchiveSpec, survey
 from radlite_batch.cli import main
 from radlite_batch.errors import ArchiveError, EngineError, OutputError
@@ -29,176 +24,8 @@ from radlite_batch.results.manifest import lock_path
 from radlite_batch.run import run
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = [(path, command) for name, program in PROGRAMS.items() for path, command in leaves(program, name)]
-NAMES = [path for path, _ in COMMANDS]
-EXAMPLES = [
-    example
-    for _, command in COMMANDS
-    for example in re.findall(r"Example: ((?:.*\\\n)*.*)", command.help or "")
-]  # fmt: skip
 PACK = (ROOT / "radlite_batch" / "packs" / "smol-zero.toml").read_text(encoding="utf-8")
 JOB = '[archive]\npaths = "a.csv"\n[tasks]\nrun = "n_staging"\n[pack]\nname = "fake"\n[output]\npath = "o"\n'
-
-
-# Help and manual
-
-
-@pytest.mark.parametrize(("path", "command"), COMMANDS, ids=NAMES)
-def test_every_command_and_option_has_help_and_an_example(path: str, command: click.Command) -> None:
-    assert command.get_short_help_str()
-    assert re.search(rf"Example: .*{' '.join(path.split()[:2])}\b", command.help or ""), "no example"
-    for option in command.params:
-        assert not isinstance(option, click.Option) or option.help, option.name
-
-
-@pytest.mark.parametrize("example", EXAMPLES)
-def test_every_example_is_a_command_line(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for folder in ("out/mix", "out/fit"):
-        (tmp_path / folder).mkdir(parents=True)
-    line = re.sub(r"\\\n\s*", "", example).removeprefix('eval "$(').removesuffix(')"')
-    parsed = parse(line, monkeypatch)
-    assert parsed.exit_code == 0, parsed.output
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_the_manual_names_every_command_and_option(program: str) -> None:
-    manual = CliRunner().invoke(PROGRAMS[program], ["reference"]).output
-    assert manual.startswith(f"# {program}(1)\n") and "Example:" not in manual and "\b" not in manual
-    for path, command in leaves(PROGRAMS[program], program):
-        section = re.split(r"^##", manual.split(f"\n### {path}\n")[1], flags=re.MULTILINE)[0]
-        assert f"\n    {path} " in section and command.get_short_help_str(1000).rstrip(".") in section
-        for parameter in command.params:
-            metavar = parameter.make_metavar(click.Context(command))
-            for name in parameter.opts if isinstance(parameter, click.Option) else [metavar]:
-                assert name in section, f"{path}: {name}"
-
-
-def test_the_manual_holds_exit_codes_files_and_what_the_environment_may_say() -> None:
-    manual = CliRunner().invoke(main, ["reference"]).output
-    for title in ("Exit codes", "Files", "Environment"):
-        assert re.search(rf"\n## {title}\n\n- \w", manual)
-    for code in ("0 every row", "2 bad usage", "75 another run"):
-        assert f"\n- {code}" in manual
-    for name in ("report.html", "diff/", "review/", "export/"):
-        assert f"OUT/_run/{name}" in manual
-    assert "\n- AWS_ENDPOINT_URL: " in manual
-    sources = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("radlite_batch/**/*.py"))
-    read = set(re.findall(r"""environ(?:\.get\(|\[)"(\w+)"(?!\] =)""", sources))
-    assert read - {"RADLITE_FAKE_FAULTS"} <= set(re.findall(r"\w+", manual))  # that one is for tests
-
-
-# Completion
-
-
-def test_bash_takes_the_completion_and_completes_a_command() -> None:
-    script = CliRunner().invoke(main, ["completion", "bash"]).stdout
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-    ask = f"{script}\nCOMP_WORDS=(radlite comp); COMP_CWORD=1; _radlite_completion radlite; echo ${{COMPREPLY[@]}}"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(["bash"], input=ask, capture_output=True, text=True, env=os.environ | {"PATH": path})
-    assert done.stdout.split() == ["completion"], done.stderr
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_each_shell_has_a_script_that_names_the_program(program: str, shell: str) -> None:
-    script = CliRunner().invoke(PROGRAMS[program], ["completion", shell]).stdout
-    variable = f"_{program.upper().replace('-', '_')}_COMPLETE={shell}_complete"
-    assert variable in script and program in script
-    if shutil.which(shell):
-        subprocess.run([shell, "-n"], input=script, text=True, check=True)
-
-
-@pytest.mark.parametrize(
-    ("words", "completed"),
-    [
-        ("predict --task n_", ["n_staging"]),
-        ("run --tasks n_staging,m_", ["n_staging,m_staging"]),
-        ("tasks radiology_", ["radiology_ner", "radiology_qa", "radiology_nli"]),
-        ("run --pack smol", ["smol", "smol-zero"]),
-        ("doctor --p", ["--pack"]),
-    ],
-)
-def test_tasks_packs_and_options_complete(words: str, completed: list[str]) -> None:
-    typed = f"radlite {words}"
-    environment = {
-        "_RADLITE_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)
-    }  # fmt: skip
-    done = CliRunner().invoke(main, prog_name="radlite", env=environment)
-    assert [line.partition(",")[2] for line in done.stdout.splitlines()] == completed
-
-
-# Doctor
-
-
-def said(monkeypatch: pytest.MonkeyPatch, missing: set[str], pack: str = "fake") -> tuple[int, str]:
-    """What doctor says, and its exit code, where these packages are not installed."""
-
-    def version(name: str) -> str:
-        if name in missing:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return "1.0"
-
-    monkeypatch.setattr(doctor, "version", version)
-    done = CliRunner().invoke(main, ["doctor", "--pack", pack])
-    return done.exit_code, done.output
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def test_doctor_names_the_command_for_every_missing_package(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    requirements = importlib.metadata.requires("radlite-batch") or []
-    for line in requirements:
-        requirement, _, marker = (part.strip() for part in line.partition(";"))
-        name = re.split(r"[^\w.-]", requirement)[0]
-        code, output = said(monkeypatch, {name})
-        if not marker:
-            assert code == 2 and f"MISS  package     not installed; pip install '{requirement}'" in output
-        elif "dev" not in marker:
-            extra = re.findall(r"""["']([\w-]+)["']""", marker)[-1]
-            assert code == 0 and "MISS" not in output
-            assert re.search(rf"^-     extra       {extra}: not installed; pip install .*'{re.escape(requirement)}'",
-                             output, re.MULTILINE)  # fmt: skip
-
-
-def test_doctor_asks_for_a_compiler_only_where_it_is_needed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "compiler" not in said(monkeypatch, set())[1]
-    code, output = said(monkeypatch, {"llama-cpp-python"})
-    assert code == 2 and re.search(r"MISS  compiler .*apt install g\+\+", output)
-
-
-def test_doctor_says_what_to_do_where_llama_cpp_does_not_load(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(name: str) -> None:
-        raise RuntimeError("libgomp.so.1: cannot open shared object file")
-
-    monkeypatch.setattr(doctor.importlib, "import_module", load)
-    code, output = said(monkeypatch, set())
-    assert code == 2 and re.search(r"MISS  llama\.cpp .*libgomp\.so\.1.*apt install libgomp1", output)
-
-
-def test_doctor_checks_the_cache_and_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(doctor.machine, "memory_available", lambda: 1 << 30)
-    code, output = said(monkeypatch, set())
-    assert code == 2 and re.search(r"MISS  cache .*file/cache: Not a directory; set RADLITE_CACHE", output)
-    assert "MISS  memory      1024 MiB available" in output
-
-
-def test_doctor_checks_the_packs_checksums(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "base.gguf").write_bytes(b"GGUF and more")
-    (tmp_path / "own.toml").write_text(re.sub('base = ".*"', 'base = "base.gguf"', PACK), encoding="utf-8")
-    code, output = said(monkeypatch, set(), str(tmp_path / "own.toml"))
-    assert code == 2 and re.search(r"MISS  pack .*base\.gguf has sha256 \w{64}, the pack says \w{64}; get", output)
-
-
-# Mistakes
 
 
 @pytest.fixture(scope="module")
