@@ -1,13 +1,7 @@
 """Archives and outputs on an S3 that speaks HTTP: the same rows as on disk, through kills, failures and other hosts."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,23 +9,18 @@ import polars as pl
 import pytest
 from bucket import BUCKET, SECRET, Bucket
 from click.testing import CliRunner
+from on_s3 import LOCK, OUT, start, wait_for_receipts
 from small import TASKS, in_this_process, missing, small_job, visible, write_archive
 from table import FULL, record
 
 from radlite_batch import lease, storage
 from radlite_batch.archive import ArchiveSpec
 from radlite_batch.cli import main
-from radlite_batch.errors import OutputError, OutputLocked, RunChanged
+from radlite_batch.errors import OutputError, RunChanged
 from radlite_batch.job import Job, Output, Workers
-from radlite_batch.results.commit import locked, make_folder
-from radlite_batch.results.manifest import lock_path, run_folder
-from radlite_batch.results.mirror import refresh
 from radlite_batch.run import run
-from radlite_batch.status import read_status
 from radlite_batch.verify import verify
 
-OUT = f"s3://{BUCKET}/out"
-LOCK = "out/_run/lock.json"
 ROWS = 22
 
 
@@ -138,25 +127,6 @@ def test_every_command_takes_the_url(bucket: Bucket, tmp_path: Path, monkeypatch
     assert radlite("status", f"s3://{BUCKET}/nothing")[0] == 2
 
 
-def start(archive: str, cache: Path, *more: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "radlite_batch.cli", "run", "--input", archive, "--tasks", ",".join(TASKS)]
-    command += ["--pack", "fake", "--output", OUT, "--workers", "1", *more]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"RADLITE_CACHE": str(cache)},
-    )
-
-
-def wait_for_receipts(bucket: Bucket, process: "subprocess.Popen[str]", wanted: int) -> None:
-    end = time.monotonic() + 120
-    while len([key for key in bucket.objects() if "/receipts/" in key]) < wanted:
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
-
-
 def test_a_killed_run_goes_on_from_another_host(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,110 +219,6 @@ def test_whichever_change_fails_the_run_can_go_on(
     record("changes of an S3 output that failed", len(tried), lost)
 
 
-def test_one_run_at_a_time(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_this_process(monkeypatch)
-    archive = write_archive(tmp_path / "a.csv", 9)
-    mine = storage.folder(OUT)
-    monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "other"))
-    other = storage.folder(OUT)
-    make_folder(run_folder(other))
-    with locked(lock_path(other)):
-        with pytest.raises(OutputLocked, match=rf"^{OUT}: another run holds this output$"):
-            run(small_job(archive, other))
-        monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "cache"))
-        with pytest.raises(OutputLocked, match=rf"^{OUT}: another run holds this output \(process {os.getpid()} on "):
-            run(small_job(archive, mine))
-        bucket.age(LOCK, lease.DEAD + 1)
-        run(small_job(archive, mine))
-        monkeypatch.setattr(lease, "RENEW", 0.0)
-        monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "other"))
-        with pytest.raises(OutputLocked, match="took this output over"):
-            lease.renew(other)
-    assert json.loads(bucket.objects()[LOCK])["released"]  # by the run, and not by the one that lost it
-    with lease.held(other):
-        assert lease.is_held(other)
-        refresh(other)
-        assert read_status(other)["state"] == "complete"
-    assert not lease.is_held(other)
-
-
-def test_of_many_that_try_at_once_one_takes_the_lock(bucket: Bucket) -> None:
-    for there in (False, True):
-        before = lease._register(OUT).look()
-        assert (before is not None) == there
-        over = before.version if before else None
-        gate, won = threading.Barrier(8), []
-
-        def take(number: int, over: str | None = over, gate: threading.Barrier = gate, won: list = won) -> None:
-            register = lease._register(OUT)
-            gate.wait()
-            won.append(register.write(f"{number} over {over}".encode(), over))
-
-        threads = [threading.Thread(target=take, args=(number,)) for number in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(won) == 8 and sum(version is not None for version in won) == 1
-
-
-def test_a_storage_that_ignores_conditions_is_found_out(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "SETTLE", 0.05)
-    monkeypatch.setattr(lease, "RENEW", 0.0)
-    bucket.careless = True
-    out = storage.folder(OUT)
-    with lease.held(out):
-        assert isinstance(lease._held[out].register, lease._Settled)
-        assert lease.renew(out)
-        bucket.write(LOCK, bucket.objects()[LOCK].replace(b'"token": "', b'"token": "0'))
-        with pytest.raises(OutputLocked):
-            lease.renew(out)
-    bucket.careless = False
-    bucket.age(LOCK, lease.DEAD + 1)
-    with lease.held(out):
-        assert isinstance(lease._held[out].register, lease._Conditional)
-
-
-def test_a_run_that_lost_its_lock_writes_nothing_more(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    in_this_process(monkeypatch)
-    monkeypatch.setattr(lease, "RENEW", 0.0)
-    job = small_job(write_archive(tmp_path / "a.csv", 20), storage.folder(OUT))
-
-    def steal(method: str, key: str) -> bool:
-        if method == "PUT" and "/receipts/00002" in key:
-            bucket.write(LOCK, b'{"token": "of another", "released": false, "pid": 1, "host": "another"}')
-            bucket.changes.clear()
-        return False
-
-    bucket.refuse = steal
-    with pytest.raises(OutputLocked, match="took this output over"):
-        run(job)
-    assert [key for _, key in bucket.changes] == ["out/_run/receipts/00002-fake.json"]
-    assert json.loads(bucket.objects()[LOCK])["token"] == "of another"
-    assert bucket.broken == []
-
-
-def test_a_worker_whose_run_is_silent_begins_no_writing(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    in_this_process(monkeypatch)
-    out = storage.folder(OUT)
-
-    def sleep(method: str, key: str) -> bool:
-        if method == "PUT" and "/finished/00000" in key:
-            slept = time.time() - lease.DEAD / 2 - 1
-            os.utime(out / lease.NAME, (slept, slept))
-            bucket.changes.clear()
-        return False
-
-    bucket.refuse = sleep
-    with pytest.raises(OutputLocked, match="was not renewed for 301 s, nothing is written"):
-        run(small_job(write_archive(tmp_path / "a.csv", 20), out))
-    assert {key for _, key in bucket.changes} == {"out/_run/finished/00000.json", LOCK}
-
-
 def test_an_archive_that_changes_is_fetched_again(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,15 +263,3 @@ def test_credentials_and_texts_stay_where_they_belong(
     assert [path.name for path in holding] == ["a.csv"]  # the copy, in a folder that only its owner may open
     assert {path.parent.stat().st_mode & 0o777 for path in holding} == {0o700}
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "cache").glob("*/*/")} == {0o700}
-
-
-def test_a_signal_gives_the_lock_back(bucket: Bucket, tmp_path: Path) -> None:
-    process = start(str(write_archive(tmp_path / "a.csv", 4000)), tmp_path / "one")
-    wait_for_receipts(bucket, process, 1)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate()
-    assert process.returncode == 143, errors
-    assert json.loads(bucket.objects()[LOCK])["released"]
-    assert json.loads(bucket.objects()["out/_run/summary.json"])["state"] == "stopped"
-    assert b'"event": "end"' in bucket.objects()["out/_run/log.jsonl"]
-    assert bucket.broken == []
