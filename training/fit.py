@@ -57,7 +57,7 @@ def fit(
     train = _encoded(prepared, "train", encoder, recipe, say)
     if not train:
         raise UsageError(f"{prepared}: no training sample of the recipe's sources")
-    held = _few(_encoded(prepared, "dev", encoder, recipe, say), recipe.development.samples)
+    held = held_out(prepared, encoder, recipe, say)
     loaded = load_base(base, getattr(torch, recipe.dtype), recipe.four_bit)
     learner = Learner(loaded, recipe.lora, encoder.cue_words())
     if begin_with is not None:
@@ -119,12 +119,13 @@ def _encoded(prepared: Path, split: str, encoder: Encoder, recipe: Recipe, say: 
     return found
 
 
-def _few(held: Sequence[Encoded], most: int) -> list[Encoded]:
-    """So many of each source, the same at every call."""
+def held_out(prepared: Path, encoder: Encoder, recipe: Recipe, say: Callable[[str], None]) -> list[Encoded]:
+    """What development scores are taken on: the recipe's number of each source, the same at every call."""
     by_source: dict[str, list[Encoded]] = {}
-    for e in sorted(held, key=lambda e: drawn(f"{e.sample.source} {e.sample.id}")):
+    every = _encoded(prepared, "dev", encoder, recipe, say)
+    for e in sorted(every, key=lambda e: drawn(f"{e.sample.source} {e.sample.id}")):
         by_source.setdefault(e.sample.source, []).append(e)
-    return [e for of in by_source.values() for e in of[:most]]
+    return [e for of in by_source.values() for e in of[: recipe.development.samples]]
 
 
 def _history(out: Path) -> list[dict[str, Any]]:
