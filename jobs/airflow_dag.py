@@ -1,7 +1,7 @@
 """The nightly staging as an Airflow 3 DAG: run, metrics and page, then verify. Edit the four paths.
 
 A run ends with 3 when the deadline came or some rows failed: the next night goes on, and the task succeeds. With
-whatever else it fails and is tried again, which goes on from what is committed.
+any other code the task fails and is tried again, which goes on from what is committed.
 """
 
 import datetime

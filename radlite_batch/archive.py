@@ -7,16 +7,18 @@ read arrives as a Report with a `problem`.
 What becomes of oddities: ids stay strings, as written; a missing id is null and its row goes on; duplicate ids keep
 both rows, told apart by source_row; NUL and control characters are text; a byte order mark is removed; blank lines
 are no records; a line with too few or too many fields, broken quoting or undecodable bytes is a row with a problem;
-a quote that never closes ends the survey with an error, because the rows behind it cannot be told apart.
+a quote that never closes ends the survey with an error, because the rows behind it cannot be told apart. Where a filter
+asks for dates, a row without one is outside it, and a row whose date cannot be read has a problem.
 
 Files of a remote archive are read from copies on this host's disk (see storage); plans and messages name their URL.
 """
 
+import datetime
 import difflib
 import glob
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +35,7 @@ ENCODINGS = ("utf-8", "latin-1", "cp1252")
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Rows outside it are not part of the run. Dates are ISO strings, both ends included."""
+    """Rows outside it are not part of the run. Dates are written 2024-12-31, both ends included."""
 
     modality: tuple[str, ...] = ()
     date_from: str = ""
@@ -42,10 +44,22 @@ class Filter:
     def admits(self, report: Report) -> bool:
         if self.modality and report.fields.get("modality") not in self.modality:
             return False
-        date = report.fields.get("study_date", "")[:10]
-        if (self.date_from or self.date_to) and not date:
-            return False
-        return (not self.date_from or date >= self.date_from) and (not self.date_to or date <= self.date_to)
+        if not self.dated:
+            return True
+        day = day_of(report.fields.get("study_date", ""))
+        return day is not None and (self.date_from or day) <= day <= (self.date_to or day)
+
+    @property
+    def dated(self) -> bool:
+        return bool(self.date_from or self.date_to)
+
+
+def day_of(value: str) -> str | None:
+    """The day that a date or a time begins with, as 2024-12-31; None where it is written neither so nor 20241231."""
+    for length in (10, 8):
+        with suppress(ValueError):
+            return datetime.date.fromisoformat(value[:length]).isoformat()
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +189,7 @@ class _Binding:
         self._names = names = rows.names
         named = {key: spec.columns.get(key, key) for key in FIELDS}
         filtered = [named["modality"]] if spec.filter.modality else []
-        filtered += [named["study_date"]] if spec.filter.date_from or spec.filter.date_to else []
+        filtered += [named["study_date"]] if spec.filter.dated else []
         for name in [spec.report_id, *(spec.text if needs_text else ()), *spec.columns.values(), *filtered]:
             if name not in names:
                 raise ArchiveError(f"{path}: {_without(name, spec, rows.available)}")
@@ -185,12 +199,14 @@ class _Binding:
         self._id = names.index(spec.report_id)
         self._text = [(name, names.index(name)) for name in spec.text if name in names]
         self._fields = {key: names.index(name) for key, name in named.items() if name in names}
-        self._encoding = spec.encoding
+        self._encoding, self._date = spec.encoding, named["study_date"] if spec.filter.dated else None
 
     def report(self, source_row: int, values: Sequence[str | None], problem: str | None) -> Report:
         if problem is None and any(value and _undecodable(value) for value in values):
             names = [n for n, value in zip(self._names, values, strict=True) if value and _undecodable(value)]
             problem = f"column {names[0]}: bytes that are not {self._encoding}"
+        if problem is None and self._date and (day := values[self._names.index(self._date)]) and not day_of(day):
+            problem = f"column {self._date}: not a date like 2024-12-31 or 20241231, which the filter needs"
         raw_id = values[self._id] if self._id < len(values) else None
         report_id = raw_id.encode("utf-8", "backslashreplace").decode() if raw_id else None
         if problem is not None:

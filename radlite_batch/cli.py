@@ -44,8 +44,8 @@ def main() -> None:
     """Turns archives of radiology reports into typed Parquet, on CPU and without network.
 
     \b
-    Exit codes: 0 every row has its answer; 1 fatal; 2 bad usage, job or pack; 3 stopped early, or some
-    rows failed or unparsed; 75 another run holds the output; 130, 143 ended by a signal.
+    Exit codes: 0 every row has its outcome, none failed or unparsed; 1 fatal; 2 bad usage, job or pack; 3 stopped
+    early, or some rows failed or unparsed; 75 another run holds the output; 130, 143 ended by a signal.
     """
 
 
@@ -242,7 +242,7 @@ def packs_command(action: str | None, name: str | None) -> None:
     for each in [name] if name else pack_names():
         try:
             pack: Pack = load_pack(each)
-            click.echo(f"{pack.name:<16}{pack.style.name:<10}{pack.licence:<14}{pack.about}")
+            click.echo(f"{pack.name:<16}{pack.style.name:<10}{pack.licence:<14} {pack.about}")
             for model in pack.models if action else ():
                 file, prepared = pack.prepare(model, Progress().say)
                 form = f", runs as {prepared.form}" if prepared else ""

@@ -144,7 +144,7 @@ def metrics_command(out: Path, target: Path | None, exit_code: int | None) -> No
     Exit codes: 0 the figures are written; 2 no run there, and no exit code given.
 
     \b
-    Example: radlite metrics OUT --output /var/lib/prometheus/node-exporter/radlite.prom --exit-code $?
+    Example: radlite metrics OUT --output /var/lib/prometheus/node-exporter/radlite-nightly.prom --exit-code $?
     """
     text = metrics(out, exit_code)
     if target is None:

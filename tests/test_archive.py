@@ -146,7 +146,21 @@ def test_filter_by_modality_and_date() -> None:
     assert not admitted(rule, "US", "2024-06-01")
     assert not admitted(rule, "CT", "2023-12-31") and not admitted(rule, "CT", "2025-01-01")
     assert not admitted(rule, "CT", "")
+    assert admitted(rule, "CT", "20240101") and not admitted(rule, "CT", "20231231")
     assert admitted(Filter(("CT",)), "CT", "") and Filter().admits(Report(0, None, ""))
+
+
+def test_a_date_that_the_filter_cannot_read_is_a_problem_and_no_date_is_none(tmp_path: Path) -> None:
+    days = ["2024-06-01", "20240601", "20240601120000", "01.06.2024", "June", ""]
+    archive = "report_id,text,study_date\n" + "".join(f"{i},a,{day}\n" for i, day in enumerate(days))
+    rule = Filter(date_from="2024-01-01")
+    found = from_csv(tmp_path, archive.encode(), ArchiveSpec(("unused",), filter=rule))
+    assert [bool(report.problem) for report in found] == [False, False, False, True, True, False]
+    assert "column study_date: not a date like 2024-12-31" in str(found[3].problem) and "06" not in str(
+        found[3].problem
+    )
+    assert [rule.admits(report) for report in found if not report.problem] == [True, True, True, False]
+    assert not any(report.problem for report in from_csv(tmp_path, archive.encode()))
 
 
 def test_a_filter_on_a_column_the_archive_lacks_is_an_error(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_every_command_runs_or_parses_and_prints_what_is_shown(machine: Path, mo
             Path(target).write_text(done.output, encoding="utf-8")
         ran.add(" ".join(words[:2]) if words[0] == "review" else words[0])
     assert ran == {*RUN - {"review"}, "review out/first", "review apply"}
-    assert (machine / "radlite.prom").is_file()
+    assert (machine / "radlite-first.prom").is_file()
 
 
 def test_every_other_line_names_what_exists(monkeypatch: pytest.MonkeyPatch) -> None:

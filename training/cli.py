@@ -184,7 +184,7 @@ def reproduce_command(packs: tuple[str, str], data: Path, output: Path, **option
     Running again goes on where it ended.
 
     \b
-    Example: radlite-train reproduce out/pack/smol.toml smol --data out/mix --output out/reproduce
+    Example: radlite-train reproduce smol-zero out/pack/smol.toml --data out/mix --output out/reproduce
     """
     from training.reproduce import reproduce
 

@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from radlite_batch.archive import ArchiveReader
+from radlite_batch.archive import ArchiveReader, day_of
 from radlite_batch.errors import ArchiveError, OutputError, UsageError
 from radlite_batch.plan import planned_job
-from radlite_batch.records import Report, Shard
+from radlite_batch.records import Shard
 from radlite_batch.report import answer_columns
 from radlite_batch.results.manifest import Manifest, read_committed, read_manifest, read_receipts
 from radlite_batch.results.tables import part_path, read_rows
@@ -135,15 +135,11 @@ class _Archive:
         reports = [r for r in self._reader.reports(shard) if r.problem or self._spec.filter.admits(r)]
         if any(not r.problem and "patient_id" not in r.fields for r in reports):
             raise UsageError(f"{shard.path}: the job names no patient_id column, so there are no patients to export")
-        return [{"patient_id": r.fields.get("patient_id", ""), "study_date": _date(r)} for r in reports]
-
-
-def _date(report: Report) -> str:
-    text = report.fields.get("study_date", "")[:10]
-    try:
-        return datetime.strptime(text, "%Y-%m-%d").date().isoformat()
-    except ValueError:
-        return ""
+        days = [day_of(r.fields.get("study_date", "")) or "" for r in reports]
+        return [
+            {"patient_id": r.fields.get("patient_id", ""), "study_date": day}
+            for r, day in zip(reports, days, strict=True)
+        ]
 
 
 def _committed(out: Path, partial: bool) -> tuple[Manifest, list[Shard]]:
