@@ -86,7 +86,7 @@ def reliability(d: Decisions) -> list[tuple[float, float, int]]:
 
 
 def _bins(confidence: Floats) -> NDArray[np.int64]:
-    """(answers,): the bin of each, by rank."""
-    bins = np.empty(len(confidence), dtype=np.int64)
-    bins[np.argsort(confidence, kind="stable")] = np.arange(len(confidence)) * BINS // max(1, len(confidence))
+    """(answers,): the bin of each, by rank; equal confidences share one."""
+    ranks = np.searchsorted(np.sort(confidence), confidence)
+    bins: NDArray[np.int64] = ranks * BINS // max(1, len(confidence))
     return bins

@@ -57,7 +57,9 @@ def evaluate(
         for (metric, of), measure in measures(rows.task, rows.gold).items():
             constant = measure.tally(measure.constant)
             rule = measure.tally(ruled) if ruled else None
-            scores.append(score(rows.task.name, metric, measure.tally(rows.found), constant, rule, of, rows.groups))
+            tally = measure.tally(rows.found)
+            if tally.n:  # of a severity there may be no report left
+                scores.append(score(rows.task.name, metric, tally, constant, rule, of, rows.groups))
         scores += _sureness(rows) if rows.is_sure else []
     return scores
 
@@ -111,6 +113,8 @@ def _differences(one: _Rows, other: _Rows) -> Iterator[Difference]:
         tallies |= sureness(one.task, one.gold)
     for (metric, of), tally in tallies.items():
         a, b = tally(one.found), tally(other.found)
+        if not (a.n and b.n):
+            continue
         p = mcnemar(_right(a), _right(b)) if metric in _BY_REPORT else None
         yield difference(one.task.name, metric, of, a, b, one.groups, p)
 

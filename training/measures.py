@@ -155,7 +155,12 @@ def _span_measures(task: SpanTask, gold: Sequence[Sequence[Mapping[str, Any]]]) 
 
 
 def _spans(metric: Callable[..., Tally], task: SpanTask, gold: Gold, answers: Answers) -> Tally:
-    return metric(gold, [spans(task, structs or []) for structs in answers[task.column]])
+    given = answers[task.column]
+    tally = metric(gold, [spans(task, structs or []) for structs in given])
+    # A report without an answer is wrong, also where there was nothing to mark.
+    hits, due = np.split(tally.addends, 2, axis=1)
+    none = np.array([structs is None for structs in given], dtype=bool)[:, None]
+    return replace(tally, addends=np.concatenate((hits * ~none, np.maximum(due, none)), axis=1))
 
 
 def _of_label(label: str, metric: Callable[..., Tally], gold: Gold, found: Gold) -> Tally:
@@ -190,12 +195,20 @@ class Closed:
     column: str
     confidence: str
     allowed: Sequence[tuple[str, ...] | None]
+    part: Callable[[str], str] = str  # what of a label the confidence speaks of
 
 
 def stated_in_full(task: Task, gold: Gold) -> list[Closed]:
     """The task's closed questions whose references are one label each."""
     whole = (question for question in closed(task, gold) if any(question.allowed))
+    if isinstance(task, RadsAssignment):
+        whole = (replace(question, part=_without_neck) for question in whole)
     return [question for question in whole if all(labels is None or len(labels) == 1 for labels in question.allowed)]
+
+
+def _without_neck(label: str) -> str:
+    """The confidence is P(system) x P(category | system), and says nothing of NI-RADS's neck."""
+    return label.partition(" // ")[0]
 
 
 def closed(task: Task, gold: Gold) -> list[Closed]:
@@ -211,7 +224,9 @@ def decisions(questions: Sequence[Closed], answers: Answers) -> Decisions:
     several = []
     for question in questions:
         labelled = np.array([labels is not None for labels in question.allowed])
-        right = scoring.right([labels or () for labels in question.allowed], answers[question.column])
+        allowed = [tuple(map(question.part, labels or ())) for labels in question.allowed]
+        given = [None if label is None else question.part(label) for label in answers[question.column]]
+        right = scoring.right(allowed, given)
         every = confidence.decisions(answers[question.confidence], right)
         several.append(
             replace(every, **{name: getattr(every, name)[labelled] for name in ("confidence", "right", "report")})

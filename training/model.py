@@ -4,7 +4,8 @@ The base is read from the GGUF that runs, and stays frozen, its output head too:
 each cue learn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -142,10 +143,21 @@ def _loss(values: Tensor, wants: Sequence[Want]) -> Tensor:
     return -(weights * values.masked_fill(~allowed, -torch.inf).logsumexp(dim=-1)).sum()
 
 
+@contextmanager
+def _judging(learner: Learner) -> Iterator[None]:
+    """Without dropout, and without gradients."""
+    learner.model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        learner.model.train()
+
+
 def probabilities(learner: Learner, row: Row) -> list[list[float]]:
     """The candidates' probabilities at each want of the row, in its order."""
     found: dict[int, list[float]] = {}
-    with torch.inference_mode():
+    with _judging(learner):
         for scored in learner.scores(row):
             found |= dict(zip(scored.which, scored.values.exp().tolist(), strict=True))
     return [found[i] for i in range(len(row.wants))]
@@ -154,7 +166,7 @@ def probabilities(learner: Learner, row: Row) -> list[list[float]]:
 def right(learner: Learner, row: Row) -> list[bool]:
     """Whether what is likeliest is right, at each want of the row, in its order."""
     found: dict[int, bool] = {}
-    with torch.inference_mode():
+    with _judging(learner):
         for scored in learner.scores(row):
             best = scored.values.argmax(dim=-1).tolist()
             found |= {i: b in row.wants[i].right for i, b in zip(scored.which, best, strict=True)}

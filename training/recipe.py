@@ -1,5 +1,6 @@
 """Recipes: a training run's TOML, fully checked before anything starts."""
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -96,6 +97,7 @@ class Recipe:
         return PromptStyle("native", Markup(start=self.start))
 
 
+_FROM_0 = ("warmup", "seed")  # of the whole numbers
 _TABLES: dict[str, Any] = {"lora": Lora, "schedule": Schedule, "batch": Batch, "development": Development}
 
 
@@ -112,7 +114,7 @@ def load_recipe(name: str) -> Recipe:
         recipe: Recipe = _table(Recipe, document, "")
         _numbers(recipe.sources, SOURCES, "sources")
         _numbers(recipe.tasks, TASKS, "tasks")
-        _numbers(recipe.caps, TASKS, "caps")
+        _numbers(recipe.caps, TASKS, "caps", int)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a TOML file ({error})") from None
     except UsageError as error:
@@ -124,6 +126,8 @@ def load_recipe(name: str) -> Recipe:
 
 def _table(kind: Any, table: Mapping[str, Any], prefix: str) -> Any:
     known = {known.name: known for known in fields(kind)}
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{prefix.rstrip('.')} must be a table")
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"unknown key {prefix + key!r}{did_you_mean(key, known)}")
@@ -132,6 +136,9 @@ def _table(kind: Any, table: Mapping[str, Any], prefix: str) -> Any:
             legal = (int, float) if wanted is float else (wanted,)
             if not isinstance(value, legal) or (isinstance(value, bool) and wanted is not bool):
                 raise UsageError(f"{prefix}{key} must be a {wanted.__name__}")
+        least = 0 if wanted is float or key in _FROM_0 else 1
+        if wanted in (int, float) and not least <= value < math.inf:
+            raise UsageError(f"{prefix}{key} must be {least} or more")
     try:
         return kind(**table)
     except TypeError as error:
@@ -139,12 +146,14 @@ def _table(kind: Any, table: Mapping[str, Any], prefix: str) -> Any:
         raise UsageError(f"{prefix or 'the recipe'}: {missing} is missing") from None
 
 
-def _numbers(table: Mapping[str, Any], known: Mapping[str, Any], name: str) -> None:
+def _numbers(table: Mapping[str, Any], known: Mapping[str, Any], name: str, kind: Any = (int, float)) -> None:
+    if not isinstance(table, Mapping):
+        raise UsageError(f"{name} must be a table")
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"unknown key '{name}.{key}'{did_you_mean(key, known)}")
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-            raise UsageError(f"{name}.{key} must be a number of 0 or more")
+        if not isinstance(value, kind) or isinstance(value, bool) or not 0 <= value < math.inf:
+            raise UsageError(f"{name}.{key} must be a {'whole ' if kind is int else ''}number of 0 or more")
 
 
 def mix_of(recipe: Recipe, folders: Sequence[str]) -> Mix:

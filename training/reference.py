@@ -6,6 +6,9 @@ tasks' tables; their offsets count in the text that the run reads, and the membe
 `patient_id` and `text_sha` are optional: what reports belong together, and which stand for the same inputs.
 """
 
+import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +69,24 @@ def write_archive(samples: Iterable[Sample], folder: Path) -> list[str]:
         pq.write_table(pa.Table.from_pylist(list(reports), schema), folder / source / "reports.parquet")
         pq.write_table(pa.Table.from_pylist(list(labels_of_reports), _schema()), folder / source / "labels.parquet")
     return list(rows)
+
+
+def write_once(folder: Path, samples: Any, write: Callable[[Path], object]) -> None:
+    """Lets `write` fill the folder, which appears as a whole; nothing where it is there already, of these samples.
+
+    Raises UsageError where it is of others."""
+    sha256 = hashlib.sha256(repr(samples).encode()).hexdigest()
+    if folder.exists():
+        if (folder / "sha256").read_text() != sha256:
+            raise UsageError(f"{folder}: holds other samples, of an earlier call; use another output folder")
+        return
+    growing = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        write(growing)
+        (growing / "sha256").write_text(sha256)
+        os.rename(growing, folder)
+    finally:
+        shutil.rmtree(growing, ignore_errors=True)
 
 
 def text_sha(sample: Sample) -> str:

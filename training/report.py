@@ -31,7 +31,7 @@ def _sections(document: Document, packs: Packs, drawn: Mapping[int, Path]) -> li
         Section("1. Training data", (), (tables.mix(document),), drawn.get(1)),
         Section(
             "2. Zero-shot against tuned", _READING,
-            (tables.results(packs), tables.paired(packs, document), tables.by_source(packs, document)),
+            (tables.results(packs), tables.paired(packs, document), tables.by_source(packs)),
             drawn.get(2),
         ),
         Section("3. Nine tasks", (_ENSEMBLE,), (tables.ensemble(packs),), drawn.get(3)),

@@ -9,10 +9,7 @@ into its text as the `instruct` prompt lays out a report. Running again goes on 
 as they are.
 """
 
-import hashlib
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -35,7 +32,7 @@ from training.batches import LABELLED_ONLY
 from training.datasets.base import Sample, drawn
 from training.evaluate import compare, evaluate
 from training.prepare import read_prepared
-from training.reference import write_archive
+from training.reference import write_archive, write_once
 from training.report import write_report
 from training.tables import FEW_SHOT, RADS
 
@@ -162,22 +159,15 @@ def _shots(train: Sequence[Sample]) -> str:
 
 def _write_archives(samples: Samples, out: Path) -> None:
     """Raises UsageError where other samples stand there from before."""
-    folder, growing = out / "archives", out / f".archives.{os.getpid()}"
-    digest = hashlib.sha256(repr(samples).encode()).hexdigest()
-    if folder.exists():
-        if (folder / "sha256").read_text() != digest:
-            raise UsageError(f"{out}: holds the reproduction of other samples; use another output folder")
-        return
-    try:
+
+    def write(folder: Path) -> None:
         for name, chosen in samples.items():
-            write_archive(chosen, growing / name)
+            write_archive(chosen, folder / name)
             for part in ("reports.parquet", "labels.parquet"):
-                sources = sorted((growing / name).glob(f"*/{part}"))
-                pl.concat([pl.read_parquet(path) for path in sources]).write_parquet(growing / name / part)
-        (growing / "sha256").write_text(digest)
-        os.rename(growing, folder)
-    finally:
-        shutil.rmtree(growing, ignore_errors=True)
+                sources = sorted((folder / name).glob(f"*/{part}"))
+                pl.concat([pl.read_parquet(path) for path in sources]).write_parquet(folder / name / part)
+
+    write_once(out / "archives", samples, write)
 
 
 def _task(name: str) -> str:

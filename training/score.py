@@ -19,7 +19,7 @@ from radlite_batch.tasks.registry import TASKS
 from training.datasets.base import Sample, drawn
 from training.evaluate import evaluate, score_lines
 from training.prepare import read_prepared
-from training.reference import REFERENCE_COLUMNS, text_sha, write_archive
+from training.reference import REFERENCE_COLUMNS, text_sha, write_archive, write_once
 
 
 def score_pack(pack: str, prepared: Path, out: Path, say: Callable[[str], None], limit: int | None = None) -> int:
@@ -27,13 +27,13 @@ def score_pack(pack: str, prepared: Path, out: Path, say: Callable[[str], None],
 
     limit: most samples of a source and subset, drawn the same at every call.
 
-    Raises UsageError, PackError, or RunChanged where OUT holds the runs of another pack."""
+    Raises PackError, UsageError where OUT holds other samples, RunChanged where it holds the runs of another pack."""
     archives = out / "archives"
-    if not archives.exists():
-        write_archive(_few(read_prepared(prepared, "dev"), limit), archives)
+    samples = _few(read_prepared(prepared, "dev"), limit)
+    write_once(archives, samples, lambda folder: write_archive(samples, folder))
     known = {text_sha(sample) for sample in read_prepared(prepared, "train")}
     document = {}
-    for folder in sorted(archives.iterdir()):
+    for folder in sorted(path.parent for path in archives.glob("*/labels.parquet")):
         labels, reports, runs = folder / "labels.parquet", folder / "reports.parquet", out / "runs" / folder.name
         summary = run(Job(ArchiveSpec((str(reports),)), _labelled(labels), Output(runs), pack))
         if summary.state != "complete":

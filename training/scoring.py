@@ -9,7 +9,7 @@ one sum divided by another:
     ROUGE-L             F-measure / 1
 
 A part that occurs on neither side (a class nobody named) is left out of the mean; where every part is, there was
-nothing to find and nothing was found, and the value is 1.
+nothing to find and nothing was found: the value is 1, and a resample of that kind is no part of an interval.
 
 A prediction of None is a report without an answer: always wrong, and no class of its own. A reference may allow several
 labels of which one is right; it is read in favour of the prediction (`in_favour`) before it is compared.
@@ -111,11 +111,13 @@ def difference(
 ) -> Difference:
     both = _paired(one, other)
     low, high = interval(both, groups)
-    return Difference(task, metric, of, both.n, value(one), value(other), value(both), low, high, p)
+    a, b = value(one), value(other)
+    return Difference(task, metric, of, both.n, a, b, a - b, low, high, p)
 
 
 def value(tally: Tally) -> float:
-    return float(tally.of(tally.addends.sum(axis=0)))
+    found = float(tally.of(tally.addends.sum(axis=0)))
+    return 1.0 if math.isnan(found) else found
 
 
 def interval(tally: Tally, groups: Groups | None = None, seed: int = 0) -> tuple[float, float]:
@@ -127,8 +129,10 @@ def interval(tally: Tally, groups: Groups | None = None, seed: int = 0) -> tuple
     n = len(addends)
     step = max(1, _WEIGHTS_AT_ONCE // n)
     begins = range(0, RESAMPLES, step)
-    values = [tally.of(_times(n, begin, min(step, RESAMPLES - begin), seed) @ addends) for begin in begins]
-    low, high = np.percentile(np.concatenate(values), (2.5, 97.5))
+    drawn = (tally.of(_times(n, begin, min(step, RESAMPLES - begin), seed) @ addends) for begin in begins)
+    values = np.concatenate(list(drawn))
+    values = values[~np.isnan(values)]
+    low, high = np.percentile(values, (2.5, 97.5)) if len(values) else (value(tally), value(tally))
     return float(low), float(high)
 
 
@@ -173,12 +177,12 @@ def mean(values: Sequence[float]) -> Tally:
 
 
 def _mean_ratio(sums: Floats) -> Floats:
-    """(..., 2 x parts) to (...): the mean ratio of the parts whose denominator is not 0."""
+    """(..., 2 x parts) to (...): the mean ratio of the parts whose denominator is not 0; NaN where there is none."""
     numerators, denominators = np.split(sums, 2, axis=-1)
     occurs = denominators > 0
     fractions = numerators / np.where(occurs, denominators, 1)
     count = occurs.sum(axis=-1)
-    return np.where(count > 0, fractions.sum(axis=-1) / np.maximum(count, 1), 1.0)
+    return np.where(count > 0, fractions.sum(axis=-1) / np.maximum(count, 1), np.nan)
 
 
 def _f1(gold: Bools, predicted: Bools) -> Tally:

@@ -34,6 +34,10 @@ class Measured:
     def score(self, archive: str, metric: str, of: str = "", source: str = "") -> Score | None:
         return self._scores.get((archive, metric, of, source))
 
+    def sources(self) -> list[tuple[str, str]]:
+        """Archives with each source, or source-subset, that they hold."""
+        return list(dict.fromkeys((archive, source) for archive, _, _, source in self._scores if source))
+
     def metrics(self, archive: str) -> list[str]:
         return [metric for name, metric, of, source in self._scores if (name, of, source) == (archive, "", "")]
 
@@ -116,8 +120,8 @@ def _scores(packs: Packs, archive: str, metric: str, of: str = "", source: str =
     return (*scores, fact.get("n"), fact.get("majority"), fact.get("baseline"))
 
 
-def by_source(packs: Packs, document: Document) -> Table:
-    pairs = dict.fromkeys((row["task"], row["source"]) for row in document["samples"])
+def by_source(packs: Packs) -> Table:
+    pairs = dict.fromkeys(pair for pack in packs for pair in pack.sources() if pair[0] in TASKS)
     rows = [
         (task, source, metric, *_scores(packs, task, metric, source=source))
         for task, source in pairs

@@ -9,7 +9,7 @@ import numpy as np
 
 from training.scoring import Floats, Tally, mean
 
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"[^\W_]+")
 _ORDERS = 4
 # The tokens of mteval-v13a: signs stand alone, but for a point or comma inside a number.
 _SPLIT = (

@@ -43,6 +43,11 @@ def test_several_answers_of_a_report_are_pooled() -> None:
     assert value(surest(both, 100)) == 2 / 4
 
 
+def test_equal_confidences_are_one_bin_whatever_their_order() -> None:
+    d = decisions([0.5] * 30, np.array([True] * 15 + [False] * 15))
+    assert value(calibration_error(d)) == 0 and len(reliability(d)) == 1
+
+
 def test_calibration_error_of_few_answers_by_hand() -> None:
     # Fewer answers than bins: each is a bin of its own.
     d = decisions([0.9, 0.6], np.array([True, False]))

@@ -16,9 +16,9 @@ from radlite_batch.tasks.abnormality_detection import LABELS
 from radlite_batch.tasks.registry import TASKS
 from training.cli import main
 from training.evaluate import compare, confusion, evaluate
-from training.measures import stated_in_full
+from training.measures import measures, stated_in_full, sureness
 from training.reference import REFERENCE_COLUMNS
-from training.scoring import Score
+from training.scoring import Score, value
 
 TEXTS = ("Heart size is normal.", "Small left effusion.", "Clear lungs.", "New basal opacity.", "Old fracture.", "")
 SAME = {"rads_label": "label", "n_stage": "stage", "m_stage": "stage", "nli_label": "label"}  # else named alike
@@ -138,6 +138,30 @@ def test_the_confidences_of_closed_answers_are_scored(out: Path, labels: pl.Data
     stage = pl.read_parquet(out / "n_staging" / "*.parquet").sort("report_id")
     gaps = sum(1 - c for c in stage["confidence"].to_list() if c is not None)  # each answer in a bin of its own
     assert by_name(scores)["n_staging", "ece"].value == pytest.approx(gaps / 6, abs=1e-6)
+
+
+def test_the_calibration_of_rads_is_that_of_system_and_category() -> None:
+    gold = [("NI-RADS 2a // 1",)] * 40
+    answers = {"label": ["NI-RADS 2a // 2"] * 40, "confidence": [0.99] * 40}
+    (tally,) = [
+        tally(answers) for (metric, _), tally in sureness(TASKS["rads_assignment"], gold).items() if metric == "ece"
+    ]
+    assert value(tally) == pytest.approx(0.01)
+
+
+def test_a_row_without_spans_for_want_of_an_answer_is_wrong() -> None:
+    answers = {"changes": [None, [], None]}
+    found = measures(TASKS["temporal_comparison"], [[], [], []])
+    scored = {metric: value(measure.tally(answers)) for (metric, of), measure in found.items() if not of}
+    assert scored["jaccard"] == pytest.approx(1 / 3)
+    assert scored["exact_f1"] == scored["relaxed_f1"] == 0
+
+
+def test_a_severity_may_be_over_no_report() -> None:
+    found = measures(TASKS["rads_assignment"], [("none", "BI-RADS 2")])
+    tallies = {key: measure.tally({"label": ["none"], "system": ["none"]}) for key, measure in found.items()}
+    assert value(tallies["accuracy", ""]) == 1
+    assert {tally.n for (metric, _), tally in tallies.items() if metric == "severity"} == {0}
 
 
 def test_a_flag_with_several_labels_allowed_says_nothing_of_calibration() -> None:

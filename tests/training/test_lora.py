@@ -46,14 +46,14 @@ class Bytes(FakeModel):
 ENCODER = Encoder(Bytes(), CUES)
 
 
-def learner(dtype: torch.dtype = torch.float32) -> Learner:
+def learner(dtype: torch.dtype = torch.float32, dropout: float = 0.0) -> Learner:
     """A tiny model whose adapter already says something."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=N_BYTES + 1 + len(CUES), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True, attn_implementation="sdpa",
     )  # fmt: skip
-    made = Learner(LlamaForCausalLM(config).to(dtype), Lora(rank=4, alpha=8), ENCODER.cue_words())
+    made = Learner(LlamaForCausalLM(config).to(dtype), Lora(rank=4, alpha=8, dropout=dropout), ENCODER.cue_words())
     for parameter in made.trainable().values():
         torch.nn.init.normal_(parameter, std=0.3)
     return made
@@ -91,6 +91,12 @@ def test_a_bfloat16_base_scores_alike() -> None:
     row = rows_of()[0]
     exact, coarse = (probabilities(learner(dtype), row) for dtype in (torch.float32, torch.bfloat16))
     assert [p for one in coarse for p in one] == pytest.approx([p for one in exact for p in one], abs=0.03)
+
+
+def test_scores_are_taken_without_dropout() -> None:
+    dropping, row = learner(dropout=0.5), rows_of()[0]
+    assert probabilities(dropping, row) == probabilities(dropping, row) == probabilities(learner(), row)
+    assert float(dropping.loss(row).detach()) != float(dropping.loss(row).detach())
 
 
 def test_a_branch_sees_the_report_and_no_other_branch() -> None:

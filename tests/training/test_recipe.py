@@ -69,6 +69,14 @@ def test_every_task_has_a_source_that_is_drawn_from(name: str) -> None:
         (('base = "x.gguf"', ""), "'base'"),
         (('base = "x.gguf"', 'base = "x.gguf"\ndtype = "int3"'), "dtype must be"),
         (("[sources]", "[sources"), "not a TOML file"),
+        (("steps = 1", "steps = 0"), "schedule.steps must be 1 or more"),
+        (("steps = 1", "steps = 1\nlearning_rate = nan"), "schedule.learning_rate must be 0 or more"),
+        (("[schedule]\nsteps = 1", "schedule = 5"), "schedule must be a table"),
+        (
+            ("[schedule]\nsteps = 1\n[sources]\ncorpus = 1", 'sources = "corpus"\n[schedule]\nsteps = 1'),
+            "sources must be a table",
+        ),
+        (("corpus = 1", "corpus = 1\n[caps]\nradiology_qa = 2.5"), "caps.radiology_qa must be a whole number"),
     ],
 )
 def test_a_fault_is_named(tmp_path: Path, change: tuple[str, str], named: str) -> None:

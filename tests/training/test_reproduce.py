@@ -217,7 +217,7 @@ def test_running_again_leaves_finished_runs_and_writes_the_same_page(out: Path, 
 
 
 def test_other_samples_are_refused_in_the_same_output(out: Path, data: Path, words: str) -> None:
-    with pytest.raises(UsageError, match="holds the reproduction of other samples"):
+    with pytest.raises(UsageError, match="archives: holds other samples"):
         reproduce.reproduce(("fake", "fake"), data, out, [words], limit=1)
 
 

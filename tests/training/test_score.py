@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("datasets", reason="datasets is not installed; the training extra brings it")
 
-from radlite_batch.errors import RunChanged
+from radlite_batch.errors import RunChanged, UsageError
 from training.datasets.mix import Mix
 from training.prepare import prepare
 from training.score import score_pack
@@ -49,3 +49,5 @@ def test_a_limit_draws_the_same_reports_at_every_call(tmp_path: Path) -> None:
         assert score_pack("fake", tmp_path / "mix", out, lambda line: None, limit=4) == 0
         chosen.append(pl.read_parquet(out / "archives" / "corpus" / "reports.parquet")["report_id"].to_list())
     assert len(chosen[0]) == 4 and chosen[0] == chosen[1]
+    with pytest.raises(UsageError, match="archives: holds other samples"):
+        score_pack("fake", tmp_path / "mix", tmp_path / "one", lambda line: None, limit=3)

@@ -143,6 +143,12 @@ def test_nothing_to_find_and_nothing_found_is_right() -> None:
     assert value(span_f1([[]], [[(0, 4, "a")]])) == 0
 
 
+def test_a_resample_with_nothing_to_find_is_no_part_of_an_interval() -> None:
+    rare = flag_micro_f1([["positive"]] + [["negative"]] * 199, [["negative"]] * 200)
+    assert value(rare) == 0 and interval(rare) == (0, 0)
+    assert interval(span_f1([[], []], [[], []])) == (1, 1)
+
+
 def test_interval_covers_the_value_and_is_the_same_every_time() -> None:
     tally = accuracy(["a"] * 100, ["a"] * 70 + ["b"] * 30)
     low, high = interval(tally)

@@ -14,6 +14,10 @@ def test_rouge_l_is_the_f_measure_of_the_longest_common_subsequence() -> None:
     assert text_rouge_l("Normal.", "") == text_rouge_l("-", ".") == 0
 
 
+def test_what_stands_for_a_name_is_no_word() -> None:
+    assert text_rouge_l("___ seen", "seen") == 1
+
+
 def test_common_subsequence_may_skip_on_both_sides() -> None:
     assert common_subsequence("abcbdab", "bdcaba") == 4
     assert common_subsequence("", "abc") == 0

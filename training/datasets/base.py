@@ -1,6 +1,7 @@
 """What a reader of a source yields, and how it says that a file is not as it should be."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,11 @@ def flag(coded: bool) -> str | list[str]:
 def digest(text: str) -> str:
     """Names a text, whatever its case and white space."""
     return hashlib.sha256(" ".join(text.casefold().split()).encode()).hexdigest()[:32]
+
+
+def bare_digest(text: str) -> str:
+    """Names a text, whatever its case, white space and signs: sources spell and split the same report differently."""
+    return digest(re.sub(r"[\W_]+", "", text.casefold()))
 
 
 def drawn(key: str) -> float:

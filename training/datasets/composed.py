@@ -40,7 +40,7 @@ def read(folder: Path) -> Iterator[Sample]:
             )
             for number, record in enumerate(records):
                 yield from samples({"id": f"{path.stem}-{number}", **record}, "composed", "train")
-        except (tomllib.TOMLDecodeError, ValueError, KeyError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArchiveError(f"{path}: {error}") from None
 
 

@@ -32,10 +32,14 @@ def read(folder: Path) -> Iterator[Sample]:
     """Records of folder/train ("train") and folder/heldout ("dev"). Raises ArchiveError naming file and line."""
     for part, split in (("train", "train"), ("heldout", "dev")):
         for path in sorted((folder / part).glob("*.jsonl")):
-            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+            except UnicodeDecodeError:
+                raise ArchiveError(f"{path}: not UTF-8") from None
+            for number, line in enumerate(lines, 1):
                 try:
                     yield from samples(json.loads(line), "corpus", split)
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise ArchiveError(f"{path}, line {number}: {_reason(error)}") from None
 
 

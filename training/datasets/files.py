@@ -84,7 +84,11 @@ def json_lines(path: Path) -> Iterator[Record]:
     with _opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield record(f"{path}: line {number}", json.loads(line))
+                try:
+                    value = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise ArchiveError(f"{path}: line {number}: no JSON ({error.msg})") from None
+                yield record(f"{path}: line {number}", value)
 
 
 def json_file(path: Path, kind: type[T]) -> T:

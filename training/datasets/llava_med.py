@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+from radlite_batch.errors import ArchiveError
 from training.datasets.base import Sample
 from training.datasets.files import Record, find, json_file, present, record
 
@@ -37,6 +38,8 @@ def _captions(folder: Path) -> Iterator[tuple[str, str]]:
     """The captions of radiology's figures, by figure."""
     path = find(folder, CAPTIONS)
     for domain, figures in json_file(path, dict).items():
+        if not isinstance(figures, list):
+            raise ArchiveError(f"{path}: {domain} is no list of figures")
         for number, value in enumerate(figures, 1):
             figure = record(f"{path}: {domain} {number}", value)
             flags, caption = figure.of("domain", dict), figure.text("fig_caption")

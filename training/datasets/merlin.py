@@ -9,6 +9,7 @@ table saved as reports_final.csv. A report without an impression gives no sample
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import BadZipFile
 
 from radlite_batch.errors import ArchiveError
 from training.datasets.base import Sample, joined
@@ -36,7 +37,10 @@ def _sheet(path: Path) -> Iterator[Record]:
         from openpyxl import load_workbook
     except ImportError:
         raise ArchiveError(f"{path}: reading it needs openpyxl; or save it as {FILES[0]}") from None
-    table = load_workbook(path, read_only=True).active.iter_rows(values_only=True)
+    try:
+        table = load_workbook(path, read_only=True).active.iter_rows(values_only=True)
+    except (BadZipFile, KeyError, OSError):
+        raise ArchiveError(f"{path}: no Excel workbook") from None
     header = [str(name) for name in next(table, ())]
     missing = [column for column in _COLUMNS if column not in header]
     if missing:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from radlite_batch.errors import UsageError, did_you_mean
 from radlite_batch.tasks.registry import TASKS
-from training.datasets.base import Sample, digest, drawn
+from training.datasets.base import Sample, bare_digest, digest, drawn
 from training.datasets.registry import SOURCES
 
 SPLITS = ("train", "dev", "test")  # the later one wins
@@ -62,7 +62,7 @@ class Entry:
     source: str
     split: str | None
     group: bytes
-    texts: frozenset[bytes]  # what the tasks read, without case and white space
+    texts: frozenset[bytes]  # what the tasks read, its letters and digits
     key: str
     tasks: tuple[str, ...]
 
@@ -75,7 +75,7 @@ def entry(sample: Sample) -> Entry:
         sample.source,
         sample.split,
         hashlib.sha256(sample.group.encode()).digest()[:16],
-        frozenset(bytes.fromhex(digest(text)) for text in texts),
+        frozenset(bytes.fromhex(bare_digest(text)) for text in texts),
         digest(f"{sample.source} {sample.id}"),
         tuple(sample.targets),
     )

@@ -53,7 +53,7 @@ def read_radgraph_xl(folder: Path) -> Iterator[Sample]:
 
 
 def _all(folder: Path) -> list[Path]:
-    paths = sorted((*folder.glob("*.json"), *folder.glob("*.jsonl")))
+    paths = sorted(path for ending in ("json", "jsonl", "json.gz", "jsonl.gz") for path in folder.glob(f"*.{ending}"))
     if not paths:
         raise ArchiveError(f"{folder}: no .json or .jsonl file is here")
     return paths
@@ -92,19 +92,22 @@ def _of_json(path: Path) -> Iterator[Report]:
         tokens = {key: (entity.of("start_ix", int), entity.of("end_ix", int)) for key, entity in read.items()}
         found = []
         for key, entity in read.items():
-            modified = (tokens.get(str(other)) for kind, other in entity.of("relations", list) if kind == "modify")
-            found.append(Entity(*tokens[key], entity.text("label"), next(modified, None)))
+            try:
+                modified = [tokens.get(str(other)) for kind, other in entity.of("relations", list) if kind == "modify"]
+            except (TypeError, ValueError):
+                raise ArchiveError(f"{entity.where}: field 'relations' holds no pairs") from None
+            found.append(Entity(*tokens[key], entity.text("label"), next(iter(modified), None)))
         yield name, report, report.of("text", str).split(" "), found
 
 
 def _of_dygie(path: Path) -> Iterator[Report]:
     for line in json_lines(path):
-        tokens = [str(token) for sentence in line.of("sentences", list) for token in sentence]
         try:
+            tokens = [str(token) for sentence in line.of("sentences", list) for token in sentence]
             modified = {(a, b): (c, d) for a, b, c, d, kind, *_ in _flat(line, "relations") if kind == "modify"}
-            found = [Entity(a, b, str(label), modified.get((a, b))) for a, b, label, *_ in _flat(line, "ner")]
+            found = [Entity(int(a), int(b), str(label), modified.get((a, b))) for a, b, label, *_ in _flat(line, "ner")]
         except (TypeError, ValueError):
-            raise ArchiveError(f"{line.where}: fields 'ner' and 'relations' are not those of DyGIE") from None
+            raise ArchiveError(f"{line.where}: 'sentences', 'ner' and 'relations' are not those of DyGIE") from None
         yield line.text("doc_key"), line, tokens, found
 
 

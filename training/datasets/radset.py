@@ -64,8 +64,8 @@ def label_of(row: Record) -> tuple[str, str, str | None]:
 
 def without_score(text: str, system: str) -> str:
     """The report without the categories of this system that it prints, with the words that lead up to them."""
-    # A bracket that was opened before the name stays for its partner.
-    stripped = _printed(system).sub(lambda m: ")" if m[0][-1] == ")" and "(" not in m[0] else "", text)
+    # A bracket that was opened before the name keeps its partner.
+    stripped = _printed(system).sub(lambda m: ")" * (m[0].count(")") - m[0].count("(")), text)
     for left_over in (r"[ \t]*\([ \t]*\)", r"(?<=[.:;,])[ \t]*[.:;,](?=\s|$)", r"^[ \t]*[.:;,](?=\s|$)"):
         stripped = re.sub(left_over, "", stripped, flags=re.MULTILINE)
     return re.sub(r"[ \t]+(?=[ \t.,;\n])", "", stripped).strip()
@@ -79,7 +79,7 @@ _BETWEEN = (
 _AFTER = {
     "CAD-RADS": r"(?:[\s/,]+(?:p\d|hrp|i(?:\+/-|[+±-])|[esgvn])(?![a-z0-9]))*",
     "Lung-RADS": r"(?:[\s/,-]*s\b)?",
-    "NI-RADS": r"(?:\s*//?\s*{0}|\s*(?:[,;]|and)?\s*neck(?: nodes?)?[\s:-]*{0})?",
+    "NI-RADS": r"(?:[\s,;]*(?:and\s+)?(?://?\s*)?(?:neck(?: nodes?)?|nodes?|n)?[\s:-]*{0})?",
 }
 _OF_FIVE = r"(?:\s*/\s*\d\b)?"
 
@@ -91,9 +91,14 @@ def _printed(system: str) -> re.Pattern[str]:
     name = _any_of(rads.spellings)
     if system == "LI-RADS":
         name = rf"(?:{name}(?:[\s-]*treatment response)?|us-(?=\d))"
-    category = _any_of(text for c in rads.categories for text in (c.name, *c.spellings)) + r"(?![a-z0-9])"
-    after = _AFTER.get(system, _OF_FIVE).replace("{0}", category)
-    return re.compile(rf"(?<![a-z0-9])(?:(?:{name}{_BETWEEN})+|category[\s:]*){category}{after}\)?", re.IGNORECASE)
+    end = r"(?=s?(?![a-z0-9]))" if system == "Lung-RADS" else r"(?![a-z0-9])"
+    category = _any_of(text for c in rads.categories for text in (c.name, *c.spellings)) + end
+    before = r"(?:p(?=\d))?" if system == "NI-RADS" else ""
+    after = (
+        _AFTER.get(system, _OF_FIVE).replace("{0}", category) + rf"(?:\s*\((?:(?:sub)?category)?[\s:]*{category}\))?"
+    )
+    led = rf"(?:(?:{name}{_BETWEEN})+{before}|category[\s:]*)"
+    return re.compile(rf"(?<![a-z0-9]){led}{category}{after}\)?", re.IGNORECASE)
 
 
 def _any_of(spellings: Iterable[str]) -> str:

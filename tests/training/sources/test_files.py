@@ -52,7 +52,7 @@ def test_a_row_of_another_length_is_named(tmp_path: Path, line: str) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{broken", "no JSON"),
+        (b"{}\n{broken", "line 2: no JSON"),
         (b"\xff\xfe", "not UTF-8"),
         (f'["{SECRET}"]'.encode(), "line 1 is no JSON object"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from radlite_batch.errors import UsageError
-from training.datasets.base import Sample
+from training.datasets.base import Sample, bare_digest
 from training.datasets.mix import CAPS, WEIGHTS, Fate, Mix, decide, entry
 
 MIX = Mix({"openi": Path("x")})
@@ -34,6 +34,10 @@ def test_a_held_out_text_leaves_training_whatever_its_layout() -> None:
         sample("3", split="train"),
     )
     assert [(f.split, f.reason) for f in found] == [(None, "text held out"), ("dev", ""), ("train", "")]
+
+
+def test_a_text_that_a_source_splits_into_tokens_is_the_same_text() -> None:
+    assert bare_digest("No acute disease.  X-ray") == bare_digest("no acute disease . x - ray")
 
 
 def test_a_test_text_wins_over_a_dev_text() -> None:

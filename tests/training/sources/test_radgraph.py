@@ -1,5 +1,7 @@
 """RadGraph's marks become offsets; RadGraph2's changes stand at the findings they modify."""
 
+import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,7 @@ def test_radgraph_xl_reads_the_lines_of_dygie(tmp_path: Path) -> None:
         (entity(9, "OBS-DP"), "report r1: an entity's indices lie outside the text"),
         (entity(0, "OBS-XX"), "report r1: an entity's label is none of RadGraph's"),
         ({"label": "OBS-DP"}, "report r1: entity 1: no field 'start_ix'"),
+        (entity(0, "OBS-DP") | {"relations": [["modify"]]}, "report r1: entity 1: field 'relations' holds no pairs"),
     ],
 )
 def test_what_is_wrong_with_a_report_is_named(tmp_path: Path, broken: dict[str, Any], said: str) -> None:
@@ -109,6 +112,14 @@ def test_what_is_wrong_with_a_report_is_named(tmp_path: Path, broken: dict[str, 
 
 
 def test_lines_that_are_not_of_dygie_are_named(tmp_path: Path) -> None:
-    lines(tmp_path / "xl.jsonl", [{"doc_key": "r1", "sentences": [["a"]], "ner": [[[0, 0]]], "relations": []}])
-    with pytest.raises(ArchiveError, match=r"xl\.jsonl: line 1: fields 'ner' and 'relations' are not those of DyGIE"):
-        list(radgraph.read_radgraph_xl(tmp_path))
+    line = {"doc_key": "r1", "sentences": [["a"]], "ner": [], "relations": []}
+    for broken in ({"ner": [[[0, 0]]]}, {"ner": [[["0", "x", "OBS-DP"]]]}, {"sentences": [5]}):
+        lines(tmp_path / "xl.jsonl", [line | broken])
+        with pytest.raises(ArchiveError, match=r"xl\.jsonl: line 1: .* are not those of DyGIE"):
+            list(radgraph.read_radgraph_xl(tmp_path))
+
+
+def test_gzipped_lines_are_found(tmp_path: Path) -> None:
+    line = {"doc_key": "r1", "sentences": [["a"]], "ner": [], "relations": []}
+    (tmp_path / "xl.jsonl.gz").write_bytes(gzip.compress(json.dumps(line).encode()))
+    assert len(list(radgraph.read_radgraph_xl(tmp_path))) == 1
