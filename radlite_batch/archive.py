@@ -7,7 +7,8 @@ read arrives as a Report with a `problem`.
 What becomes of oddities: ids stay strings, as written; a missing id is null and its row goes on; duplicate ids keep
 both rows, told apart by source_row; NUL and control characters are text; a byte order mark is removed; blank lines
 are no records; a line with too few or too many fields, broken quoting or undecodable bytes is a row with a problem;
-a quote that never closes ends the survey with an error, because the rows behind it cannot be told apart. Where a filter
+a quote that never closes, or broken quoting in a field that may go on, ends the survey with an error, because the rows
+behind it cannot be told apart. Where a filter
 asks for dates, a row without one is outside it, and a row whose date cannot be read has a problem.
 
 Files of a remote archive are read from copies on this host's disk (see storage); plans and messages name their URL.
@@ -17,7 +18,9 @@ import datetime
 import difflib
 import glob
 import hashlib
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +34,8 @@ FIELDS = (
     "findings", "impression", "prior_text", "premise", "hypothesis", "question", "patient_id", "study_date", "modality",
 )  # fmt: skip
 ENCODINGS = ("utf-8", "latin-1", "cp1252")
+_PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
+_DAY = re.compile(r"\s*(\d{4}-\d\d-\d\d|\d{8}(?=\D|\d{6}|$))")  # DICOM writes 20241231, with a time 20241231235959
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +47,22 @@ class Filter:
     date_to: str = ""
 
     def admits(self, report: Report) -> bool:
-        if self.modality and report.fields.get("modality") not in self.modality:
+        if not self._is_of_modality(report.fields):
             return False
         if not self.dated:
             return True
         day = day_of(report.fields.get("study_date", ""))
         return day is not None and (self.date_from or day) <= day <= (self.date_to or day)
+
+    def problem(self, fields: Mapping[str, str]) -> str | None:
+        """Why it cannot be told whether a row of these fields is inside."""
+        date = fields.get("study_date", "")
+        if self.dated and self._is_of_modality(fields) and date.strip() and day_of(date) is None:
+            return "study_date: not a date like 2024-12-31 or 20241231, which the filter needs"
+        return None
+
+    def _is_of_modality(self, fields: Mapping[str, str]) -> bool:
+        return not self.modality or fields.get("modality") in self.modality
 
     @property
     def dated(self) -> bool:
@@ -56,9 +71,8 @@ class Filter:
 
 def day_of(value: str) -> str | None:
     """The day that a date or a time begins with, as 2024-12-31; None where it is written neither so nor 20241231."""
-    for length in (10, 8):
-        with suppress(ValueError):
-            return datetime.date.fromisoformat(value[:length]).isoformat()
+    with suppress(ValueError):
+        return datetime.date.fromisoformat(found[1]).isoformat() if (found := _DAY.match(value)) else None
     return None
 
 
@@ -95,7 +109,7 @@ def discover(paths: Sequence[str]) -> list[Path]:
         if is_remote(given):
             files = _copies(given)
         elif path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in KINDS and p.is_file())
+            files = sorted(_below(path))
         elif path.is_file():
             files = [path]
         else:
@@ -103,10 +117,22 @@ def discover(paths: Sequence[str]) -> list[Path]:
         if not files:
             raise ArchiveError(f"{given}: no CSV or Parquet file there")
         for file in files:
+            if not is_utf8(str(file)):
+                raise ArchiveError(f"{os.fsencode(file)!r}: its name is not UTF-8; rename it")
             if file.suffix.lower() not in KINDS:
                 raise ArchiveError(f"{file}: not a .csv or .parquet file")
             found[file if is_remote(given) else file.resolve()] = None
     return list(found)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """A folder's files, hidden ones left out. Raises ArchiveError where one would be read if it were unpacked."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            if path.suffix.lower() in KINDS:
+                yield path
+            elif path.suffix.lower() in _PACKED and Path(path.stem).suffix.lower() in KINDS:
+                raise ArchiveError(f"{path}: packed; unpack it, or move it out of the folder")
 
 
 def _copies(url: str) -> list[Path]:
@@ -187,6 +213,8 @@ class _Binding:
 
     def __init__(self, rows: FileRows, spec: ArchiveSpec, path: Path, needs_text: bool):
         self._names = names = rows.names
+        if any(map(_undecodable, rows.available)):
+            raise ArchiveError(f"{path}: {_without('', spec, rows.available)}")
         named = {key: spec.columns.get(key, key) for key in FIELDS}
         filtered = [named["modality"]] if spec.filter.modality else []
         filtered += [named["study_date"]] if spec.filter.dated else []
@@ -199,16 +227,16 @@ class _Binding:
         self._id = names.index(spec.report_id)
         self._text = [(name, names.index(name)) for name in spec.text if name in names]
         self._fields = {key: names.index(name) for key, name in named.items() if name in names}
-        self._encoding, self._date = spec.encoding, named["study_date"] if spec.filter.dated else None
+        self._encoding, self._filter = spec.encoding, spec.filter
 
     def report(self, source_row: int, values: Sequence[str | None], problem: str | None) -> Report:
         if problem is None and any(value and _undecodable(value) for value in values):
             names = [n for n, value in zip(self._names, values, strict=True) if value and _undecodable(value)]
             problem = f"column {names[0]}: bytes that are not {self._encoding}"
-        if problem is None and self._date and (day := values[self._names.index(self._date)]) and not day_of(day):
-            problem = f"column {self._date}: not a date like 2024-12-31 or 20241231, which the filter needs"
         raw_id = values[self._id] if self._id < len(values) else None
         report_id = raw_id.encode("utf-8", "backslashreplace").decode() if raw_id else None
+        fields = {} if problem else {key: values[i] or "" for key, i in self._fields.items()}
+        problem = problem or self._filter.problem(fields)
         if problem is not None:
             # What stands where the id should be may be a piece of the text.
             likely = report_id if report_id and len(report_id) <= 64 and len(report_id.split()) == 1 else None
@@ -218,7 +246,7 @@ class _Binding:
             text = parts[0][1] or ""
         else:
             text = "\n".join(f"{name.upper()}: {value}" for name, value in parts if value)
-        return Report(source_row, report_id, text, {key: values[i] or "" for key, i in self._fields.items()})
+        return Report(source_row, report_id, text, fields)
 
 
 def _without(name: str, spec: ArchiveSpec, available: Sequence[str]) -> str:
@@ -238,9 +266,13 @@ def _without(name: str, spec: ArchiveSpec, available: Sequence[str]) -> str:
 
 
 def _undecodable(value: str) -> bool:
-    """Whether a value holds lone surrogates: what surrogateescape leaves of bad bytes, or what no UTF-8 can hold."""
+    return not is_utf8(value)
+
+
+def is_utf8(value: str) -> bool:
+    """False for lone surrogates: what surrogateescape leaves of bad bytes, or what no UTF-8 can hold."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        return True
-    return False
+        return False
+    return True

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from radlite_batch import storage
-from radlite_batch.archive import ENCODINGS, FIELDS, ArchiveSpec, Filter
+from radlite_batch.archive import ENCODINGS, FIELDS, ArchiveSpec, Filter, is_utf8
 from radlite_batch.errors import JobError, did_you_mean
 from radlite_batch.tasks.registry import tasks_named
 
 BACKENDS = ("local", "dask")
+_MOST_HOURS = 100_000
 OVERLONG = ("too_long", "cut_end")  # cut_end: keep the beginning that fits; offsets stay true
 
 
@@ -86,7 +87,7 @@ class Job:
             (self.archive.encoding in ENCODINGS, f"archive.encoding must be one of {', '.join(ENCODINGS)}"),
             (self.limits.overlong in OVERLONG, f"limits.overlong must be one of {', '.join(OVERLONG)}"),
             (self.limits.max_rows is None or self.limits.max_rows > 0, "limits.max_rows must be above 0"),
-            (0 <= self.limits.max_hours < math.inf, "limits.max_hours must not be negative or endless"),
+            (0 <= self.limits.max_hours <= _MOST_HOURS, f"limits.max_hours must lie between 0 and {_MOST_HOURS:,}"),
             (0 < self.limits.record_seconds < math.inf, "limits.record_seconds must be above 0, and not endless"),
             (self.workers.backend in BACKENDS, f"workers.backend must be one of {', '.join(BACKENDS)}"),
             (self.workers.backend == "dask" or not self.workers.scheduler, "workers.scheduler needs backend = 'dask'"),
@@ -97,6 +98,7 @@ class Job:
             (min(self.workers.processes, self.workers.threads, self.workers.reports_in_hand, self.workers.memory) >= 0,
              "workers.processes, threads, reports_in_hand and memory must not be negative"),
             (self.output.shard_rows > 0, "output.shard_rows must be above 0"),
+            (is_utf8(str(self.output.path)), "output.path: its name is not UTF-8"),
             (not any(map(os.path.isfile, (self.output.path, *self.output.path.parents))),
              f"output.path: a file is in the way of {self.output.path}; name another folder"),
         )  # fmt: skip

@@ -104,7 +104,11 @@ class _Settled:
         seen = self.look()
         if (seen.version if seen else None) != over:
             return None
-        self._store.pipe_file(self._path, data)
+        try:
+            self._store.pipe_file(self._path, data)
+        except FileNotFoundError:  # of a storage with real folders
+            self._store.makedirs(self._path.rpartition("/")[0], exist_ok=True)
+            self._store.pipe_file(self._path, data)
         time.sleep(settle)
         seen = self.look()
         return seen.version if seen and seen.data == data else None

@@ -14,7 +14,7 @@ from radlite_batch import machine
 from radlite_batch.archive import ArchiveReader, ArchiveSpec, Filter, SurveyedFile, discover, plan_shards, survey
 from radlite_batch.engine.formats import Prepared, file_sha256
 from radlite_batch.engine.open import ModelFile, open_engine
-from radlite_batch.errors import UsageError
+from radlite_batch.errors import ArchiveError, UsageError
 from radlite_batch.executor import Placement
 from radlite_batch.job import Job, Output, RunLimits, Workers
 from radlite_batch.pack import Pack, load_pack
@@ -36,7 +36,8 @@ _FILES_SHOWN = 8
 class Plan:
     """A checked job with everything it needs in place.
 
-    why: a line for each decision, for people. old: the manifest of the run that this one continues."""
+    why: a line for each decision, for people. old: the manifest of the run that this one continues. stamps: of each of
+    the archive's files, where it lies here, its size and the time of its last change."""
 
     job: Job
     pack: Pack
@@ -46,6 +47,23 @@ class Plan:
     prepared: dict[str, Prepared | None]
     why: tuple[str, ...]
     old: Manifest | None
+    stamps: Mapping[str, tuple[Path, int, int]]
+
+    def is_unchanged(self, file: str) -> bool:
+        """Whether this file of the archive is as it was when the plan was made."""
+        path, *stamp = self.stamps[file]
+        try:
+            return _stamp(path) == tuple(stamp)
+        except ArchiveError:
+            return False
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ArchiveError(f"{path}: {error.strerror}") from None
+    return status.st_size, status.st_mtime_ns
 
 
 def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
@@ -59,7 +77,8 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     names = tuple(task.name for task in tasks)
     routes = pack.routes_of(names)
     # What is cheap to check comes before the models, which may take half a minute the first time.
-    found = discover(job.archive.paths)
+    found = [path for path in discover(job.archive.paths) if not path.is_relative_to(os.path.abspath(job.output.path))]
+    stamps = {shown(path): (path, *_stamp(path)) for path in found}
     needs_text = any(task.uses_text for task in tasks)
     old = read_manifest(job.output.path)
     files, shards = _files(job, found, needs_text, old)
@@ -79,7 +98,7 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
         needs_text, placed.threads, in_hand, job.limits.overlong, job.limits.record_seconds, job.workers.memory << 20,
     )  # fmt: skip
     prepared = {model: prepared for model, (_, prepared) in ready.items()}
-    return Plan(job, pack, manifest, setting, placed.placement, prepared, placed.why, old)
+    return Plan(job, pack, manifest, setting, placed.placement, prepared, placed.why, old, stamps)
 
 
 def _elsewhere(workers: Workers) -> Placed:
@@ -191,7 +210,9 @@ def estimate(plan: Plan, reports: int = 24) -> tuple[float, float]:
     """(reports per hour, seconds for the whole run), by answering the first reports in this process."""
     done, seconds = 0, 0.0
     for item in plan.manifest.items[: len(plan.manifest.routes)]:
-        chosen = list(itertools.islice(ArchiveReader(plan.job.archive).reports(item.shard), reports))
+        chosen = list(
+            itertools.islice(ArchiveReader(plan.job.archive, plan.setting.needs_text).reports(item.shard), reports)
+        )
         engine = open_engine(plan.setting.models[item.model], plan.setting.threads)
         begin = time.perf_counter()
         answer_reports(engine, plan.setting, item.tasks, chosen, {})

@@ -80,6 +80,7 @@ class _CsvRows:
         reader = csv.reader(lines, strict=True)
         while True:
             offset, line = lines.consumed, lines.number + 1
+            lines.quotes = 0
             try:
                 values = next(reader)
             except StopIteration:
@@ -87,6 +88,9 @@ class _CsvRows:
             except csv.Error as error:
                 if "unexpected end of data" in str(error):
                     raise ArchiveError(f"{self._path} line {line}: a quoted field is never closed") from None
+                if not lines.seem_closed(line):
+                    said = "broken quoting in a field that may go on; where the next row begins cannot be told"
+                    raise ArchiveError(f"{self._path} line {line}: {said}") from None
                 yield [], "broken quoting", offset
                 continue
             if values:
@@ -94,11 +98,13 @@ class _CsvRows:
 
 
 class _Lines:
-    """Decoded lines of a binary file, with the number of bytes and lines handed out so far."""
+    """Decoded lines of a binary file, with the number of bytes and lines handed out so far.
+
+    quotes: signs handed out since somebody set it to 0."""
 
     def __init__(self, file: BinaryIO, encoding: str, consumed: int = 0, number: int = 0):
         self._file, self._encoding = file, encoding
-        self.consumed, self.number = consumed, number
+        self.consumed, self.number, self.quotes, self._last = consumed, number, 0, b""
 
     def __iter__(self) -> "_Lines":
         return self
@@ -110,9 +116,16 @@ class _Lines:
         start = self.consumed == 0
         self.consumed += len(line)
         self.number += 1
+        self.quotes += line.count(b'"')
+        self._last = line
         if start and line.startswith(b"\xef\xbb\xbf"):
             line = line[3:]
         return line.decode(self._encoding, "surrogateescape")
+
+    def seem_closed(self, first: int) -> bool:
+        """Whether a record with broken quoting, from line `first` on, ends with the last line: it is one line, whose
+        quotes are paired or which ends in one. Otherwise it may go on, or has swallowed the rows behind it."""
+        return self.number == first and (self.quotes % 2 == 0 or self._last.rstrip(b"\r\n").endswith(b'"'))
 
 
 class _ParquetRows:
@@ -136,7 +149,7 @@ class _ParquetRows:
     def survey(self, shard_rows: int) -> tuple[int, list[int]]:
         for name in self.names:
             kind = self._file.schema_arrow.types[self.available.index(name)]
-            if pa.types.is_nested(kind):
+            if not _is_readable(kind):
                 raise ArchiveError(f"{self._path}: column {name!r} holds {kind}, not text")
         return self._file.metadata.num_rows, []
 
@@ -162,7 +175,22 @@ class _ParquetRows:
             row += 1
 
 
+def _is_readable(kind: pa.DataType) -> bool:
+    """Whether _strings takes a column of this type."""
+    if pa.types.is_nested(kind):
+        return False
+    try:
+        _strings(pa.nulls(0, kind))
+    except pa.ArrowException:
+        return False
+    return True
+
+
 def _strings(column: pa.Array) -> list[str | None]:
+    if isinstance(column.type, pa.BaseExtensionType):  # UUIDs
+        return [None if v is None else str(v) for v in column.to_pylist()]
+    if pa.types.is_floating(column.type):  # ids of a table with missing ones; NaN is missing too
+        return [None if v is None or v != v else str(int(v)) if v.is_integer() else str(v) for v in column.to_pylist()]
     if any(is_bytes(column.type) for is_bytes in _BYTES):
         return [None if v is None else v.decode("utf-8", "surrogateescape") for v in column.to_pylist()]
     text = column.cast(pa.string())

@@ -5,6 +5,7 @@
 What is committed survives whatever happens here; running again goes on from the receipts.
 """
 
+import datetime
 import os
 import signal
 import time
@@ -76,7 +77,7 @@ def retry(out: Path, progress: Progress | None = None) -> RunSummary:
 
 
 def _run(job: Job, progress: Progress, again: bool) -> RunSummary:
-    out = job.output.path
+    out, started = job.output.path, datetime.datetime.now()
     machine.forbid_dumps()
     os.umask(0o077 if job.output.private else 0o022)
     use_endpoint(job.storage.endpoint_url)
@@ -103,7 +104,7 @@ def _run(job: Job, progress: Progress, again: bool) -> RunSummary:
             remove(left)
         mend_log(run_folder(out) / "log.jsonl")
         write_manifest(out, plan.manifest)
-        return _execute(plan, progress, todo, committed)
+        return _execute(plan, progress, todo, committed, started)
 
 
 def _failed(plan: Plan, committed: Committed) -> list[WorkItem]:
@@ -117,9 +118,11 @@ def _failed(plan: Plan, committed: Committed) -> list[WorkItem]:
     return found
 
 
-def _execute(plan: Plan, progress: Progress, todo: Sequence[WorkItem], committed: Committed) -> RunSummary:
+def _execute(
+    plan: Plan, progress: Progress, todo: Sequence[WorkItem], committed: Committed, started: datetime.datetime
+) -> RunSummary:
     """Runs the work items, finishes their shards, writes the summary."""
-    watch = Watch(plan, progress, todo, committed)
+    watch = Watch(plan, progress, todo, committed, started)
     watch.log("begin", shards=len(plan.manifest.shards), items=len(todo), workers=plan.placement.processes)
     code = EXIT_INCOMPLETE
     failure: RadliteError | None = None

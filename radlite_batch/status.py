@@ -9,6 +9,15 @@ from radlite_batch.results.commit import is_locked, read_json
 from radlite_batch.results.manifest import finished_path, lock_path, read_manifest, read_receipts, run_folder
 from radlite_batch.storage import shown
 
+_LAST = 4096  # bytes that hold the last line of a log
+
+
+def _ended(log: Path) -> bool:
+    """Whether the last thing that a run wrote is that it ended."""
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - _LAST))
+        return b'"event": "end"' in file.read().rstrip().rpartition(b"\n")[2]
+
 
 def read_status(out: Path) -> dict[str, Any]:
     """state: complete, running, stopped. Rows and statuses count committed work. Raises UsageError."""
@@ -24,7 +33,8 @@ def read_status(out: Path) -> dict[str, Any]:
     state = "complete" if (out / "_SUCCESS").exists() else "running" if is_locked(lock_path(out)) else "stopped"
     path = run_folder(out) / "summary.json"
     last = read_json(path) if path.exists() else {"state": None}
-    code = last["exit_code"] if last["state"] == state else None  # else it is that of an earlier run
+    # Else it is that of an earlier run.
+    code = last["exit_code"] if last["state"] == state and _ended(run_folder(out) / "log.jsonl") else None
     return {
         "output": shown(out), "state": state, "exit_code": code, "rows": manifest.rows,
         "rows_done": sum(shard.rows for shard in shards), "shards": len(manifest.shards), "shards_done": len(shards),

@@ -23,7 +23,7 @@ from radlite_batch.results.manifest import Manifest, finished_path, lock_path, r
 from radlite_batch.results.schemas import FAILURES, task_schema, wide_schema
 from radlite_batch.results.summary import RunSummary
 from radlite_batch.results.tables import count_labels, part_path, wide_table
-from radlite_batch.storage import local
+from radlite_batch.storage import local, shown
 from radlite_batch.tasks.base import Task
 from radlite_batch.tasks.registry import TASKS, tasks_named
 
@@ -50,7 +50,7 @@ def verify(out: Path) -> Verdict:
 
     Raises UsageError where no run was planned, OutputLocked while one goes on, OutputError without a whole manifest."""
     if is_locked(lock_path(out)):
-        raise OutputLocked(f"{out}: a run is going on here; verify it when it has ended")
+        raise OutputLocked(f"{shown(out)}: a run is going on here; verify it when it has ended")
     manifest = read_manifest(out)
     if manifest is None:
         raise UsageError(f"{out}: no run was planned there")

@@ -7,12 +7,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from radlite_batch import machine
+from radlite_batch.errors import ArchiveError
 from radlite_batch.job import RunLimits, parse_until
 from radlite_batch.plan import Plan
 from radlite_batch.progress import Progress
 from radlite_batch.records import Shard, WorkItem
 from radlite_batch.results.commit import append_log, remove
-from radlite_batch.results.manifest import Committed, finished_path, read_receipts, run_folder, withdraw, write_finished
+from radlite_batch.results.manifest import (
+    Committed,
+    finished_path,
+    read_receipts,
+    receipt_path,
+    run_folder,
+    withdraw,
+    write_finished,
+)  # fmt: skip
 from radlite_batch.results.mirror import keep
 from radlite_batch.results.tables import part_path, write_failures_part, write_wide_part
 from radlite_batch.tasks.registry import tasks_named
@@ -23,25 +32,35 @@ _MEMORY_EVERY = 2.0  # seconds between two looks at the processes' memory
 class Watch:
     """The parent's part while workers work: receipts in, finished shards out, memory and time watched."""
 
-    def __init__(self, plan: Plan, progress: Progress, todo: Iterable[WorkItem], committed: Committed):
+    def __init__(
+        self, plan: Plan, progress: Progress, todo: Iterable[WorkItem], committed: Committed, started: datetime.datetime
+    ):
+        """started: when the limits of time begin to count."""
         self.begin = time.perf_counter()
         self.rows = 0
         self.pending = {item.name for item in todo}
         self.committed = committed
         self.memory = {"pss": 0, "rss": 0}
         self._plan, self._progress, self._out = plan, progress, plan.job.output.path
-        self._deadline = _deadline(plan.job.limits, datetime.datetime.now())
+        self._deadline = _deadline(plan.job.limits, started)
         self._next_look = 0.0
         self._shards = {shard.number: shard for shard in plan.manifest.shards}
         progress.open(plan.manifest.rows, sum(self._shards[number].rows for number in committed.shards))
 
     def receive(self, receipt: dict[str, Any]) -> None:
-        """Takes the receipt of a work item, and finishes its shard if that was the last one."""
+        """Takes the receipt of a work item, and finishes its shard if that was the last one.
+
+        Raises ArchiveError where the shard's file is no longer what was planned; the receipt then does not count."""
+        shard = self._shards[receipt["shard"]]
+        if not self._plan.is_unchanged(shard.path):
+            (item,) = (item for item in self._plan.manifest.items_of(shard) if item.name == receipt["item"])
+            withdraw(receipt_path(self._out, item))
+            raise ArchiveError(f"{shard.path}: it was changed while the run read it")
         self.log("item", item=receipt["item"], rows=receipt["rows"], seconds=receipt["seconds"], pid=receipt["pid"],
                  memory=receipt["memory"])  # fmt: skip
         self.pending.discard(receipt["item"])
         self.committed.items.add(receipt["item"])
-        self._finish(self._shards[receipt["shard"]])
+        self._finish(shard)
 
     def finish_shards(self) -> None:
         """Finishes what a killed run left with all its receipts but without its wide part."""

@@ -9,18 +9,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
 from radlite_batch.archive import ArchiveSpec, Filter
-from radlite_batch.errors import OutputLocked, RunChanged
+from radlite_batch.errors import ArchiveError, OutputLocked, RunChanged
 from radlite_batch.job import Job, Output, RunLimits, Workers
 from radlite_batch.machine import descendants
-from radlite_batch.results.commit import locked
+from radlite_batch.plan import Plan, make_plan
+from radlite_batch.results.commit import append_log, locked
 from radlite_batch.results.manifest import lock_path
 from radlite_batch.run import run
+from radlite_batch.status import read_status
 from radlite_batch.tasks.registry import TASKS
 from radlite_batch.watch import Watch
 
@@ -208,6 +211,48 @@ def test_a_deadline_stops_in_time_and_the_run_goes_on(job: Job) -> None:
     assert (stopped.state, stopped.exit_code, stopped.rows_done) == ("stopped", 3, 0)
     assert not (job.output.path / "_SUCCESS").exists()
     assert run(job).rows_done == 200
+
+
+def test_the_time_that_planning_takes_counts(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: Any) -> Plan:
+        time.sleep(0.5)
+        return make_plan(*arguments)
+
+    monkeypatch.setattr("radlite_batch.run.make_plan", slow)
+    assert run(dataclasses.replace(job, limits=RunLimits(max_hours=0.4 / 3600))).rows_done == 0
+
+
+def test_a_file_that_changes_during_the_run_ends_it_and_its_rows_do_not_count(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, receive = Path(job.archive.paths[0]), Watch.receive
+    before = archive.stat()
+
+    def late(watch: Watch, receipt: dict[str, Any]) -> None:
+        if watch.rows >= 32:
+            os.utime(archive, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        receive(watch, receipt)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "receive", late)
+        with pytest.raises(ArchiveError, match=r"archive\.csv: it was changed while the run read it") as error:
+            run(job)
+    assert error.value.exit_code == 1 and not (job.output.path / "_SUCCESS").exists()
+    assert read_status(job.output.path)["rows_done"] == 32
+    assert run(job).state == "complete"  # its bytes are those that were planned
+
+
+def test_an_output_in_the_archives_folder_is_no_part_of_it(job: Job, tmp_path: Path) -> None:
+    inside = dataclasses.replace(job, archive=ArchiveSpec((str(tmp_path),)))
+    assert run(inside).rows_done == 200
+    assert run(inside).rows_done == 200 and make_plan(inside).manifest.rows == 200
+
+
+def test_a_run_that_was_killed_has_no_exit_code(job: Job) -> None:
+    assert run(dataclasses.replace(job, limits=RunLimits(max_hours=1e-9))).exit_code == 3
+    assert read_status(job.output.path)["exit_code"] == 3
+    append_log(job.output.path / "_run" / "log.jsonl", {"event": "begin"})
+    assert read_status(job.output.path)["exit_code"] is None
 
 
 def test_a_second_run_on_the_same_output_is_refused(job: Job) -> None:

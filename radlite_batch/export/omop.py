@@ -29,7 +29,7 @@ _INTEGER = r"^(?:0|[1-9][0-9]{0,17})$"  # "007" is none: it would come back as 7
 def write_omop(source: Source, folder: Path, mapping: Path | None) -> list[str]:
     """note_nlp.csv, and note_ids.csv with the report_id of each note_id. Returns what to tell.
 
-    note_id is the report_id where every one of the run is an integer, else source_row."""
+    note_id is the report_id where every one of the run is an integer and no two are equal, else source_row."""
     table, by_id = Table(TARGET, mapping), _integers(source)
     paths, rows = (folder / "note_nlp.csv", folder / "note_ids.csv"), 0
     with growing(paths[0]) as terms, growing(paths[1]) as notes:
@@ -47,7 +47,8 @@ def write_omop(source: Source, folder: Path, mapping: Path | None) -> list[str]:
 
 
 def _integers(source: Source) -> bool:
-    whole = pl.col("report_id").str.contains(_INTEGER).fill_null(False).all()
+    report_id = pl.col("report_id")
+    whole = report_id.str.contains(_INTEGER).fill_null(False).all() & (report_id.n_unique() == pl.len())
     return bool(source.report_ids().select(whole).collect(engine="streaming").item())
 
 

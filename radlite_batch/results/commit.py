@@ -144,6 +144,16 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock of this host, once whoever else holds it lets go."""
+    with _explained(path):
+        file = open(path, "a")  # noqa: SIM115
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def locked_here(path: Path) -> Iterator[None]:
     """Holds an exclusive lock for as long as this process lives; raises OutputLocked if another one does."""
     with _explained(path):
@@ -159,12 +169,16 @@ def locked_here(path: Path) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds the lock now; writes nothing."""
-    if path.exists():
-        with open(path, "rb") as file:
-            if not _take(file):
-                return True
-    return lease.is_held(path.parent.parent)
+    """Whether some process, here or elsewhere, holds the lock now; writes nothing."""
+    return is_locked_here(path) or lease.is_held(path.parent.parent)
+
+
+def is_locked_here(path: Path) -> bool:
+    """Whether some process of this host holds the lock now; writes nothing."""
+    if not path.exists():
+        return False
+    with open(path, "rb") as file:
+        return not _take(file)
 
 
 def _take(file: IO[Any]) -> bool:

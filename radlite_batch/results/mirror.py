@@ -8,12 +8,13 @@ checksums, which the proofs give, differ. Nothing here does anything to a local 
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from radlite_batch import lease, storage
-from radlite_batch.errors import OutputError, OutputLocked
-from radlite_batch.results.commit import locked_here, make_folder, read_json, upload
+from radlite_batch.errors import OutputError
+from radlite_batch.results.commit import is_locked_here, make_folder, read_json, upload, waited_for
 from radlite_batch.results.manifest import lock_path, parts_of, run_folder
 
 _TRIES = 5  # where another host's run removes files while they are fetched
@@ -28,17 +29,24 @@ def refresh(out: Path, tables: bool = True, anew: bool = False) -> None:
     if storage.url_of(out) is None:
         return
     make_folder(run_folder(out))
-    try:
-        with locked_here(lock_path(out)):
-            pull(out, tables, anew)
-    except OutputLocked:
-        return
+    with _alone(out):
+        if not is_locked_here(lock_path(out)):
+            _pull(out, tables, anew)
 
 
-def pull(out: Path, tables: bool = True, anew: bool = False) -> None:
-    """The same for who holds the mirror's lock."""
-    if storage.url_of(out) is None:
-        return
+def pull(out: Path) -> None:
+    """The same for the run that holds the mirror's lock; it waits for readers that are at it."""
+    if storage.url_of(out) is not None:
+        with _alone(out):
+            _pull(out, tables=True, anew=False)
+
+
+def _alone(out: Path) -> AbstractContextManager[None]:
+    """One at a time, in turn. It is not the run's lock: who only reads must not keep a run from its work."""
+    return waited_for(lock_path(out).with_name("lock.mirror"))
+
+
+def _pull(out: Path, tables: bool, anew: bool) -> None:
     if not any(_pulled(out, tables, anew) for _ in range(_TRIES)):
         raise OutputError(f"{storage.shown(out)}: its files change faster than they can be read")
 

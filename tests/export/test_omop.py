@@ -113,8 +113,8 @@ def test_the_snippet_stays_empty_and_no_other_text_of_a_report_is_told(out: Path
     assert all(CANARY in row["lexical_variant"] and row["offset"] for row in told)
 
 
-@pytest.mark.parametrize("ids", [["1", "x"], ["1", "007"], ["1", ""], ["1", "-2"]])
-def test_ids_that_are_no_integers_give_way_to_source_row(ids: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("ids", [["1", "x"], ["1", "007"], ["1", ""], ["1", "-2"], ["4", "4"]])
+def test_ids_that_are_no_integers_or_are_there_twice_give_way_to_source_row(ids: list[str], tmp_path: Path) -> None:
     out = run_fake(tmp_path, ids, ("n_staging",))
     told = write_omop(Source(out), tmp_path, None)
     assert told[1] == f"{tmp_path}/note_ids.csv  note_id is source_row"

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from radlite_batch.status import read_status
 from radlite_batch.verify import verify
 
 URL = "memory://bucket/out"
+_LOCKS = (("_run", "lock"), ("_run", "lock.mirror"))
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +120,7 @@ def test_a_mirror_is_made_equal_to_its_output(
     in_this_process(monkeypatch)
     out = storage.folder(URL)
     assert run(small_job(write_archive(tmp_path / "a.csv", 9), out)).exit_code == 0
-    expected = {name: data for name, data in contents(out).items() if name.parts[:2] != ("_run", "lock")}
+    expected = {name: data for name, data in contents(out).items() if name.parts[:2] not in _LOCKS}
     stored = {Path(name).relative_to("/bucket/out"): memory.cat_file(name) for name in memory.find("/bucket/out")}
     assert json.loads(stored.pop(Path(lease.NAME)))["released"]
     assert stored == expected
@@ -142,7 +145,7 @@ def test_a_mirror_is_made_equal_to_its_output(
     assert (out / "radiology_ner" / "part-00000.parquet").read_bytes() == b"damaged"
     memory.rm("/bucket/out", recursive=True)
     pull(out)
-    assert [path for path in contents(out) if path.name != "lock"] == []
+    assert {path.parts for path in contents(out)} == set(_LOCKS)
 
 
 def test_readers_look_at_what_they_need(
@@ -174,6 +177,35 @@ def test_without_conditional_writes_the_lock_is_read_back(
     with pytest.raises(OutputLocked, match="has just taken this output"), lease.held(out):
         raise AssertionError("two runs hold the lock")
     assert memory.cat_file(path) == other
+
+
+def test_the_first_run_makes_the_folders_of_a_storage_that_has_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_this_process(monkeypatch)
+    out = storage.folder(f"local://{tmp_path}/new/out")
+    assert run(small_job(write_archive(tmp_path / "a.csv", 9), out)).exit_code == 0
+    assert (tmp_path / "new" / "out" / "_SUCCESS").exists()
+
+
+def test_a_run_waits_for_who_only_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_this_process(monkeypatch)
+    out = storage.folder(URL)
+    job = small_job(write_archive(tmp_path / "a.csv", 9), out)
+    assert run(job).exit_code == 0
+    pulled, real = threading.Event(), storage.listing
+
+    def slow(of: Path) -> dict[str, int]:
+        pulled.set()
+        time.sleep(0.3)
+        return real(of)
+
+    monkeypatch.setattr(storage, "listing", slow)
+    reader = threading.Thread(target=refresh, args=(out,))
+    reader.start()
+    assert pulled.wait(10)
+    assert run(job).exit_code == 0
+    reader.join()
 
 
 def test_a_local_run_knows_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
