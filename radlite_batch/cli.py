@@ -268,16 +268,9 @@ def predict_command(tasks: str, text: str, pack: str, fields: tuple[str, ...]) -
     if not all("=" in field for field in fields):
         raise UsageError("--field must be NAME=TEXT, like --field question='Is there a mass?'")
     named = dict(field.partition("=")[::2] for field in fields)
-    report = _from_input() if text == "-" else text
+    report = single.from_input() if text == "-" else text
     answers = single.predict(report, _split(tasks), pack, named, Progress().say)
     click.echo(json.dumps(answers, indent=1, ensure_ascii=False))
-
-
-def _from_input() -> str:
-    try:
-        return sys.stdin.buffer.read().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input: byte {error.start} is not UTF-8") from None
 
 
 @main.command("doctor")

@@ -1,5 +1,6 @@
 """One report, answered in this process: for trying a task, and for other programs."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,14 @@ from radlite_batch.pack import load_pack
 from radlite_batch.records import Report
 from radlite_batch.tasks.registry import tasks_named
 from radlite_batch.worker import Setting, answer_reports
+
+
+def from_input() -> str:
+    """The report on standard input. Raises UsageError where it is not UTF-8."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input: byte {error.start} is not UTF-8") from None
 
 
 def predict(

@@ -198,3 +198,8 @@ def test_what_the_machine_refuses_is_one_line(raised: Exception, said: str, monk
     monkeypatch.setattr(main.commands["status"], "callback", status)
     done = CliRunner().invoke(main, ["status", "out"])
     assert (done.exit_code, done.output) == (1, said)
+
+
+def test_a_report_from_input_that_is_not_utf_8_is_one_line() -> None:
+    done = CliRunner().invoke(main, ["predict", "--task", "n_staging", "--pack", "fake"], input=b"Gr\xf6sse")
+    assert (done.exit_code, done.output) == (2, "radlite: standard input: byte 2 is not UTF-8\n")
