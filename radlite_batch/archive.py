@@ -8,8 +8,8 @@ What becomes of oddities: ids stay strings, as written; a missing id is null and
 both rows, told apart by source_row; NUL and control characters are text; a byte order mark is removed; blank lines
 are no records; a line with too few or too many fields, broken quoting or undecodable bytes is a row with a problem;
 a quote that never closes, or broken quoting in a field that may go on, ends the survey with an error, because the rows
-behind it cannot be told apart. Where a filter
-asks for dates, a row without one is outside it, and a row whose date cannot be read has a problem.
+behind it cannot be told apart. Where a filter asks for dates, a row without one is outside it, and a row whose date
+cannot be read has a problem.
 
 Files of a remote archive are read from copies on this host's disk (see storage); plans and messages name their URL.
 """
@@ -213,7 +213,7 @@ class _Binding:
 
     def __init__(self, rows: FileRows, spec: ArchiveSpec, path: Path, needs_text: bool):
         self._names = names = rows.names
-        if any(map(_undecodable, rows.available)):
+        if not all(map(is_utf8, rows.available)):
             raise ArchiveError(f"{path}: {_without('', spec, rows.available)}")
         named = {key: spec.columns.get(key, key) for key in FIELDS}
         filtered = [named["modality"]] if spec.filter.modality else []
@@ -230,8 +230,8 @@ class _Binding:
         self._encoding, self._filter = spec.encoding, spec.filter
 
     def report(self, source_row: int, values: Sequence[str | None], problem: str | None) -> Report:
-        if problem is None and any(value and _undecodable(value) for value in values):
-            names = [n for n, value in zip(self._names, values, strict=True) if value and _undecodable(value)]
+        if problem is None and any(value and not is_utf8(value) for value in values):
+            names = [n for n, value in zip(self._names, values, strict=True) if value and not is_utf8(value)]
             problem = f"column {names[0]}: bytes that are not {self._encoding}"
         raw_id = values[self._id] if self._id < len(values) else None
         report_id = raw_id.encode("utf-8", "backslashreplace").decode() if raw_id else None
@@ -253,7 +253,7 @@ def _without(name: str, spec: ArchiveSpec, available: Sequence[str]) -> str:
     """What is wrong with a file that has no column of this name, and how to mend it."""
     if not available:
         return "empty; a CSV file begins with a header line"
-    if any("\0" in column or _undecodable(column) for column in available):
+    if any("\0" in column or not is_utf8(column) for column in available):
         return f"its header line is not {spec.encoding}; save it as UTF-8, or name its archive.encoding"
     if len(available) == 1 and any(sign in available[0] for sign in ";\t|"):
         return "its header line holds no comma; save it with commas between the fields"
@@ -263,10 +263,6 @@ def _without(name: str, spec: ArchiveSpec, available: Sequence[str]) -> str:
     named = "--id-column or archive.report_id" if name == spec.report_id else "archive.columns"
     named = "--text-column or archive.text" if name in spec.text else named
     return f"no column {name!r} among its {len(available)}; name the right one with {named}"
-
-
-def _undecodable(value: str) -> bool:
-    return not is_utf8(value)
 
 
 def is_utf8(value: str) -> bool:

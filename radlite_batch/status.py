@@ -14,6 +14,8 @@ _LAST = 4096  # bytes that hold the last line of a log
 
 def _ended(log: Path) -> bool:
     """Whether the last thing that a run wrote is that it ended."""
+    if not log.exists():  # a run elsewhere was killed before it stored it
+        return False
     with open(log, "rb") as file:
         file.seek(max(0, log.stat().st_size - _LAST))
         return b'"event": "end"' in file.read().rstrip().rpartition(b"\n")[2]

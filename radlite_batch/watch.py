@@ -55,7 +55,7 @@ class Watch:
         if not self._plan.is_unchanged(shard.path):
             (item,) = (item for item in self._plan.manifest.items_of(shard) if item.name == receipt["item"])
             withdraw(receipt_path(self._out, item))
-            raise ArchiveError(f"{shard.path}: it was changed while the run read it")
+            raise ArchiveError(f"{shard.path}: it was changed while the run read it; put back what was planned")
         self.log("item", item=receipt["item"], rows=receipt["rows"], seconds=receipt["seconds"], pid=receipt["pid"],
                  memory=receipt["memory"])  # fmt: skip
         self.pending.discard(receipt["item"])
