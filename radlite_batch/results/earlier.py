@@ -34,6 +34,7 @@ class Earlier:
         kept = {task: {row["source_row"] for row in rows} for task, rows in self._kept.items()}
         receipt["failures"] += [f for f in self._receipt["failures"] if f["source_row"] in kept[f["task"]]]
         receipt["failures"].sort(key=lambda f: (self._item.tasks.index(f["task"]), f["source_row"]))
+        receipt["begin"] -= sum(self._receipt["seconds"].values())  # begin and all the seconds give when it ended
         for total in ("seconds", "counts"):
             for key, value in self._receipt[total].items():
                 receipt[total][key] += value

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from radlite_batch.cli import main
 from radlite_batch.errors import OutputError, RunChanged
 from radlite_batch.job import Job, Output, RunLimits
 from radlite_batch.pack import Pack, load_pack
-from radlite_batch.results.commit import is_locked, locked
+from radlite_batch.results.commit import commit_json, is_locked, locked, read_json
 from radlite_batch.results.manifest import lock_path
+from radlite_batch.results.tables import staging_folder
 from radlite_batch.run import Stopped, retry, run
 from radlite_batch.tasks.base import Choice, Column
 from radlite_batch.tasks.registry import TASKS
@@ -231,6 +233,24 @@ def test_retry_answers_the_failed_rows_and_no_others(job: Job, tmp_path: Path, m
     assert not (out / "failures" / "part-00000.parquet").exists()
     assert (out / "n_staging" / "part-00002.parquet").stat().st_mtime_ns == untouched
     assert (verify(out).findings, verify(out).complete) == ([], True)
+
+
+def test_a_retried_item_says_when_it_ended(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archive(Path(job.archive.paths[0]), ROWS)
+    doom(monkeypatch, {1})
+    run(job)
+    [path] = [p for p in (job.output.path / "_run" / "receipts").iterdir() if read_json(p)["failures"]]
+    receipt = read_json(path)
+    del receipt["sha256"]
+    receipt["begin"] -= 1000  # as if it had taken so long
+    receipt["seconds"]["infer"] += 1000
+    commit_json(path, staging_folder(job.output.path), receipt)
+    doom(monkeypatch, set())
+    begin = time.time()
+    retry(job.output.path)
+    receipt = read_json(path)
+    assert receipt["seconds"]["infer"] > 1000
+    assert begin < receipt["begin"] + sum(receipt["seconds"].values()) <= time.time()
 
 
 def test_retry_without_failed_rows_changes_nothing(job: Job) -> None:
