@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from radlite_batch import machine
 from radlite_batch.engine.engine import Engine
 from radlite_batch.engine.open import open_engine
 from radlite_batch.errors import PackError, UsageError
@@ -81,7 +82,7 @@ def ask(
     chosen = _chosen(samples, tasks, limit)
     found: dict[str, list[Answered]] = {name: [] for name in tasks}
     for model, names in pack.routes_of(tasks).items():
-        engine = open_engine(pack.prepare(model, say)[0], threads=1)
+        engine = open_engine(pack.prepare(model, say)[0], threads=len(machine.cores()))
         wanted = [(sample, kept) for sample, due in chosen if (kept := [name for name in names if name in due])]
         for start in range(0, len(wanted), IN_HAND):
             for name, answered in _answers(engine, pack.style, wanted[start : start + IN_HAND]):

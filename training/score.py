@@ -21,6 +21,8 @@ from training.evaluate import evaluate, score_lines
 from training.prepare import read_prepared
 from training.reference import REFERENCE_COLUMNS, text_sha, write_archive, write_once
 
+SHARD_ROWS = 64  # sources are small: every core is to have a shard
+
 
 def score_pack(pack: str, prepared: Path, out: Path, say: Callable[[str], None], limit: int | None = None) -> int:
     """Runs what is not finished, then scores. Returns the exit code of a run that was stopped, or 0.
@@ -35,7 +37,8 @@ def score_pack(pack: str, prepared: Path, out: Path, say: Callable[[str], None],
     document = {}
     for folder in sorted(path.parent for path in archives.glob("*/labels.parquet")):
         labels, reports, runs = folder / "labels.parquet", folder / "reports.parquet", out / "runs" / folder.name
-        summary = run(Job(ArchiveSpec((str(reports),)), _labelled(labels), Output(runs), pack))
+        output = Output(runs, shard_rows=SHARD_ROWS)
+        summary = run(Job(ArchiveSpec((str(reports),)), _labelled(labels), output, pack))
         if summary.state != "complete":
             return summary.exit_code
         scores, unseen = evaluate(runs, labels, reports), evaluate(runs, labels, reports, known)
