@@ -157,7 +157,9 @@ class Slot:
 
 def _grown(host: _Host, receipt: dict[str, Any]) -> bool:
     """What a worker holds on to for long leaves with it, well before it gets in the way of its work."""
-    grown: bool = receipt["memory"]["anonymous"] > host.memory // 2
+    memory = receipt["memory"]
+    context = memory["kv"] + memory["compute"] + memory["output"]
+    grown: bool = memory["anonymous"] - context > (host.memory - context) // 2
     return grown
 
 

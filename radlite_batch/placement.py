@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from radlite_batch import machine
 from radlite_batch.engine.formats import machine_key
-from radlite_batch.engine.open import N_BATCH, ModelFile, context_bytes
+from radlite_batch.engine.open import N_BATCH, ModelFile, context_bytes, limits_of
 from radlite_batch.engine.speed import prompt_speed
 from radlite_batch.executor import Placement
 from radlite_batch.job import Workers
@@ -61,7 +61,8 @@ def _context_bytes(model: ModelFile) -> int:
     if model.path is None:
         return 0
     cache = _Cache(model)
-    key = f"bytes of a context of {model.context}"
+    limits = limits_of(model)
+    key = f"bytes of {limits.n_cells} cells and {limits.stream_cells} in {limits.n_streams} streams"
     if key not in cache.known:
         cache.keep(key, context_bytes(model))
     return int(cache.known[key])

@@ -20,6 +20,7 @@ from radlite_batch.records import Shard, WorkItem
 from radlite_batch.worker import tried_row
 
 DEADLY = {21, 38}
+MEMORY = {"anonymous": 0, "kv": 0, "compute": 0, "output": 0}
 SECONDS = 120  # that a search may take, ten times what it takes on an idle machine
 PLACEMENT = executor.Placement(((cores()[0],), (cores()[-1],)))
 
@@ -35,7 +36,7 @@ class Setting:
 
 
 def receipt(item: WorkItem, doomed: dict[int, str] | None, **more: Any) -> dict[str, Any]:
-    return {"item": item.name, "rows": item.shard.rows, "doomed": doomed or {}, "memory": {"anonymous": 0}, **more}
+    return {"item": item.name, "rows": item.shard.rows, "doomed": doomed or {}, "memory": MEMORY, **more}
 
 
 def rows(item: WorkItem) -> range:
@@ -105,7 +106,7 @@ def hopeless_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None =
 
 
 def large_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = None) -> dict[str, Any]:
-    return receipt(item, doomed, pid=os.getpid()) | {"memory": {"anonymous": 1 << 50}}
+    return receipt(item, doomed, pid=os.getpid()) | {"memory": MEMORY | {"anonymous": 1 << 50}}
 
 
 def refusing_shard(setting: Any, item: WorkItem, doomed: dict[int, str] | None = None) -> dict[str, Any]:

@@ -16,25 +16,36 @@ import numpy as np
 class Limits:
     """n_batch: tokens in one decode call; n_cells: tokens kept over all sequences; n_seqs: sequences at once.
 
-    n_streams: texts written at once, at most; their streams together have n_cells tokens too, or are a single one."""
+    n_streams: texts written at once, at most; all streams together have stream_cells tokens."""
 
     n_batch: int
     n_cells: int
     n_seqs: int
-    n_streams: int = 32
+    n_streams: int = 64
+
+    @property
+    def stream_cells(self) -> int:
+        """Twice n_cells: a step over few texts costs almost what one over many costs."""
+        return 2 * self.n_cells
+
+    def streams_of(self, size: int) -> int:
+        """How many texts of so many tokens each are written at once; a single one may be longer than stream_cells."""
+        return max(1, min(self.n_streams, self.stream_cells // size))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """Consecutive tokens at positions start, start + 1, ... that belong to all of `seqs`.
 
-    tokens: (n,) int32. wants: offsets into tokens whose logits will be read.
+    tokens: (n,) int32. wants: offsets into tokens whose logits will be read. best: whether the most probable token will
+    be read too, and not only the logits of some.
     """
 
     tokens: np.ndarray
     start: int
     seqs: tuple[int, ...]
     wants: tuple[int, ...] = ()
+    best: bool = False
 
 
 class Logits(Protocol):
@@ -45,7 +56,7 @@ class Logits(Protocol):
         ...
 
     def best(self) -> int:
-        """The most probable token; the lowest id wins a tie."""
+        """The most probable token; the lowest id wins a tie. Only after a run that says so, and in streams."""
         ...
 
 

@@ -184,7 +184,8 @@ class Engine:
         for run in step.runs:
             positions = sorted(p for p in wanted.get(run.path, ()) if run.start <= p < run.stop)
             wants = tuple(p - run.start for p in positions)
-            runs.append(Run(paths.tokens[run.path][run.start : run.stop], run.start, run.seqs, wants))
+            best = any(wish.tokens is None for p in positions for wish in wanted[run.path][p])
+            runs.append(Run(paths.tokens[run.path][run.start : run.stop], run.start, run.seqs, wants, best))
         if not runs:
             return
         self.counts.computed += sum(len(run.tokens) for run in runs)

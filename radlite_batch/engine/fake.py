@@ -103,7 +103,7 @@ class FakeModel:
         return list(self._sequences[seq])
 
     def streams(self, size: int) -> "FakeStreams":
-        return FakeStreams(self, max(1, min(self.limits.n_streams, self.limits.n_cells // size)), size)
+        return FakeStreams(self, self.limits.streams_of(size), size)
 
     def memory(self) -> dict[str, int]:
         return {"kv": 0, "compute": 0, "output": 0}

@@ -10,7 +10,7 @@ import math
 import mmap
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,22 @@ _BLOCKS = {int(kind): sizes for kind, sizes in gguf.GGML_QUANT_SIZES.items()}  #
 
 
 @dataclass(frozen=True, slots=True)
+class Tensor:
+    """shape: the fastest dimension first. kind: a GGMLQuantizationType. offset: of its first byte in the file."""
+
+    shape: tuple[int, ...]
+    kind: int
+    offset: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    architecture: str  # "" where the file names none
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
 class _Array:
     """kind: of its elements."""
 
@@ -40,15 +56,20 @@ class _Corrupt(Exception):
 
 
 def checked(path: Path) -> Path:
-    """The path of a file whose header is sound. Raises PackError naming the file and what is wrong in it."""
+    """The path of a file whose header is sound. Raises as read_header does."""
+    read_header(path)
+    return path
+
+
+def read_header(path: Path) -> Header:
+    """Raises PackError naming the file and what is wrong in its header."""
     try:
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _check(_Cursor(content))
+            return _read(_Cursor(content))
     except OSError as error:
         raise PackError(f"{path}: {error.strerror}") from None
     except (_Corrupt, ValueError) as error:  # ValueError: an empty file cannot be mapped
         raise PackError(f"{path}: not a sound GGUF file: {error}") from None
-    return path
 
 
 class _Cursor:
@@ -81,7 +102,7 @@ class _Cursor:
         return raw.decode("ascii")
 
 
-def _check(cursor: _Cursor) -> None:
+def _read(cursor: _Cursor) -> Header:
     if cursor.number("4s") != b"GGUF" or cursor.number("I") not in _VERSIONS:
         raise _Corrupt(f"it does not begin as one of version {' or '.join(map(str, _VERSIONS))}")
     n_tensors, n_keys = cursor.number("Q"), cursor.number("Q")
@@ -93,7 +114,9 @@ def _check(cursor: _Cursor) -> None:
         keys[key] = _value(cursor, key)
     _check_shape(keys)
     _check_vocabulary(keys)
-    _check_tensors(cursor, n_tensors, _alignment(keys))
+    architecture = keys.get(gguf.Keys.General.ARCHITECTURE)
+    tensors = _tensors(cursor, n_tensors, _alignment(keys))
+    return Header(architecture if isinstance(architecture, str) else "", tensors)
 
 
 def _value(cursor: _Cursor, key: str) -> Any:
@@ -161,28 +184,29 @@ def _check_vocabulary(keys: Mapping[str, Any]) -> None:
             raise _Corrupt(f"the key {key} holds {array.length} values for {n_tokens} tokens")
 
 
-def _check_tensors(cursor: _Cursor, n_tensors: int, alignment: int) -> None:
-    """Their data follow one another, each padded to the alignment, and lie within the file."""
-    names: set[str] = set()
+def _tensors(cursor: _Cursor, n_tensors: int, alignment: int) -> dict[str, Tensor]:
+    """By name. Their data follow one another, each padded to the alignment, and lie within the file."""
+    found: dict[str, Tensor] = {}
     end = last = 0
     for _ in range(n_tensors):
         name = cursor.name(_LONGEST_NAME)
         n_dimensions = cursor.number("I")
-        if name in names or n_dimensions > _MOST_DIMENSIONS:
+        if name in found or n_dimensions > _MOST_DIMENSIONS:
             raise _Corrupt(f"the tensor {name} stands there twice, or has {n_dimensions} dimensions")
-        names.add(name)
-        shape = [cursor.number("Q") for _ in range(n_dimensions)]
+        shape = tuple(cursor.number("Q") for _ in range(n_dimensions))
         kind, offset = cursor.number("I"), cursor.number("Q")
         if kind not in _BLOCKS or not shape or 0 in shape or shape[0] % _BLOCKS[kind][0]:
-            raise _Corrupt(f"the tensor {name} has shape {shape} in type {kind}")
+            raise _Corrupt(f"the tensor {name} has shape {list(shape)} in type {kind}")
         if offset != end:
             raise _Corrupt(f"the tensor {name} does not begin where the one before it ends")
         elements, n_bytes = _BLOCKS[kind]
-        last = offset + math.prod(shape) // elements * n_bytes
+        found[name] = Tensor(shape, kind, offset, math.prod(shape) // elements * n_bytes)
+        last = offset + found[name].n_bytes
         end = _aligned(last, alignment)
-    needed = _aligned(cursor.at, alignment) + last
-    if needed > cursor.size:
-        raise _Corrupt(f"it has {cursor.size} bytes, its tensors need {needed}")
+    begin = _aligned(cursor.at, alignment)
+    if begin + last > cursor.size:
+        raise _Corrupt(f"it has {cursor.size} bytes, its tensors need {begin + last}")
+    return {name: replace(tensor, offset=begin + tensor.offset) for name, tensor in found.items()}
 
 
 def _aligned(n_bytes: int, alignment: int) -> int:

@@ -13,9 +13,11 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
+from llama_cpp._ggml import libggml
 
 from radlite_batch.engine import alarm, gguf_header
 from radlite_batch.engine.base import Limits, Logits, Run
+from radlite_batch.engine.head import ARCHITECTURES, STATES, Head
 from radlite_batch.errors import EngineError, PackError
 
 FILE_TYPES = {
@@ -31,6 +33,8 @@ _SIGNS = re.compile(rb"(?!(?s:(.)\1*\Z))[!-/:-@\[-`{-~]{3,}")  # three or more A
 _STREAM_CELLS = 256  # the library rounds a stream's size up to a multiple of this
 _STREAM_BATCH = 16  # tokens of a step over few streams, with their drafts
 _DEBUG = 1  # GGML_LOG_LEVEL_DEBUG
+libggml.ggml_get_name.argtypes, libggml.ggml_get_name.restype = [ctypes.c_void_p], ctypes.c_char_p
+libggml.ggml_get_data.argtypes, libggml.ggml_get_data.restype = [ctypes.c_void_p], ctypes.c_void_p
 _messages: list[str] = []  # the library's last lines; they hold sizes and file names, never prompt text
 
 
@@ -60,7 +64,7 @@ class Weights:
         llama_cpp.llama_backend_init()
         params = llama_cpp.llama_model_default_params()
         params.use_mmap, params.use_extra_bufts, params.n_gpu_layers = True, repack, 0
-        self.path = gguf_header.checked(path)
+        self.path, self.header = path, gguf_header.read_header(path)
         self._adapters: dict[Path, Any] = {}
         self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self.handle:
@@ -84,6 +88,8 @@ class Weights:
 
 
 class _Row:
+    """All logits after a token."""
+
     __slots__ = ("_values",)
 
     def __init__(self, values: np.ndarray):
@@ -97,6 +103,21 @@ class _Row:
         return int(self._values.argmax())
 
 
+class _State:
+    """The state after a token, from which logits are computed as they are read."""
+
+    __slots__ = ("_head", "_values")
+
+    def __init__(self, values: np.ndarray, head: Head):
+        self._values, self._head = values, head
+
+    def of(self, tokens: np.ndarray) -> np.ndarray:
+        return self._head.logits(self._values, tokens)
+
+    def best(self) -> int:
+        raise EngineError("the run did not say that its best token would be read")
+
+
 @dataclass(frozen=True, slots=True)
 class _Use:
     """threads: CPU threads of a decode call. adapter, scale: LoRA on the weights, if any."""
@@ -107,9 +128,14 @@ class _Use:
 
 
 class _Context:
-    """A llama.cpp context and the batch it computes next. unified: whether sequences share their cells."""
+    """A llama.cpp context and the batch it computes next. unified: whether sequences share their cells.
 
-    def __init__(self, weights: Weights, n_cells: int, n_batch: int, n_seqs: int, unified: bool, use: _Use):
+    head: computes logits where only some are read; the graph of such a batch ends before its own head."""
+
+    def __init__(
+        self, weights: Weights, n_cells: int, n_batch: int, n_seqs: int, unified: bool, use: _Use,
+        head: Head | None = None,
+    ):  # fmt: skip
         _quiet()
         lora = weights.adapter(use.adapter) if use.adapter is not None else None
         _messages.clear()
@@ -118,6 +144,10 @@ class _Context:
         params.n_seq_max, params.kv_unified = n_seqs, unified
         params.n_threads = params.n_threads_batch = use.threads
         params.no_perf = True
+        self._head, self._states, self._n_states = head, np.empty((0, 0), np.float32), 0
+        if head is not None:
+            self._eval = llama_cpp.ggml_backend_sched_eval_callback(self._evaluated)
+            params.cb_eval = self._eval
         self.handle = llama_cpp.llama_init_from_model(weights.handle, params)
         if not self.handle:
             raise EngineError(f"no context of {n_cells} tokens on {weights.path.name} ({_last_error()})")
@@ -151,19 +181,35 @@ class _Context:
         self._n = stop
         return first
 
-    def decode(self, wanted: list[list[int]]) -> list[list[Logits]]:
-        """Computes the batch and empties it; logits after the tokens of these indices."""
+    def decode(self, wanted: list[list[int]], best: bool) -> list[list[Logits]]:
+        """Computes the batch and empties it; logits after the tokens of these indices. best: all of them."""
         alarm.step()
         n, self._n = self._n, 0
         self._wants[:] = 0
         for indices in wanted:
             self._wants[indices] = 1
-        self._most_wants = max(self._most_wants, sum(map(len, wanted)))
+        n_wants = sum(map(len, wanted))
+        self._most_wants = max(self._most_wants, n_wants)
+        self._n_states = 0 if best or self._head is None else n_wants
+        self._states = np.empty((0, 0), np.float32)
         code = llama_cpp.llama_decode(self.handle, self._batch(n))
         self._keep.clear()
         if code:
             raise EngineError(f"llama_decode failed with {code} on {n} tokens")
-        return [[self._row(i) for i in indices] for indices in wanted]
+        if self._head is None or not len(self._states):
+            return [[self._row(i) for i in indices] for indices in wanted]
+        place = {index: i for i, index in enumerate(sorted(index for indices in wanted for index in indices))}
+        return [[_State(self._states[place[i]], self._head) for i in indices] for indices in wanted]
+
+    def _evaluated(self, tensor: int, asks: bool, user_data: Any) -> bool:
+        """llama.cpp asks of each tensor whether to stop after it, and then whether to go on."""
+        assert self._head is not None
+        if asks:
+            return bool(self._n_states) and libggml.ggml_get_name(tensor) == STATES
+        size = self._n_states * self._head.n_embd
+        values = (ctypes.c_float * size).from_address(libggml.ggml_get_data(tensor))
+        self._states = np.array(values, np.float32).reshape(self._n_states, self._head.n_embd)
+        return False
 
     def cut(self, seq: int, n_tokens: int) -> None:
         llama_cpp.llama_memory_seq_rm(self.memory, seq, n_tokens, -1)
@@ -196,7 +242,10 @@ class LlamaModel:
     def __init__(self, weights: Weights, limits: Limits, threads: int, adapter: Path | None = None, scale: float = 1.0):
         self.limits, self._weights = limits, weights
         self._use = _Use(threads, adapter, scale)
-        self._context = _Context(weights, limits.n_cells, limits.n_batch, limits.n_seqs, True, self._use)
+        # With an adapter at run time the head may be another than the file's.
+        plain = adapter is None and weights.header.architecture in ARCHITECTURES
+        head = Head(weights.path, weights.header) if plain else None
+        self._context = _Context(weights, limits.n_cells, limits.n_batch, limits.n_seqs, True, self._use, head)
         self._streams: LlamaStreams | None = None
         end = int(llama_cpp.llama_vocab_eos(weights.vocab))
         self.end = end if end >= 0 else int(llama_cpp.llama_vocab_eot(weights.vocab))
@@ -249,7 +298,7 @@ class LlamaModel:
         for run in runs:
             first = self._context.add(run.tokens, run.start, run.seqs)
             wanted.append([first + want for want in run.wants])
-        return self._context.decode(wanted)
+        return self._context.decode(wanted, any(run.best for run in runs))
 
     def share(self, source: int, target: int, n_tokens: int) -> None:
         llama_cpp.llama_memory_seq_cp(self._context.memory, source, target, 0, n_tokens)
@@ -267,10 +316,11 @@ class LlamaModel:
 
     def streams(self, size: int) -> "LlamaStreams":
         size = -(-size // _STREAM_CELLS) * _STREAM_CELLS
-        n = max(1, min(self.limits.n_streams, self.limits.n_cells // size))
+        n = self.limits.streams_of(size)
         if self._streams is None or (self._streams.n, self._streams.size) != (n, size):
             if self._streams is not None:
                 self._streams.close()
+                self._streams = None  # there may be no room for others
             self._streams = LlamaStreams(self._weights, n, size, self._use)
         return self._streams
 
@@ -305,7 +355,7 @@ class LlamaStreams:
         for stream, (row, end) in enumerate(zip(tokens, ends, strict=True)):
             first = self._context.add(row, end, (stream,))
             wanted.append(list(range(first, first + len(row))))
-        return self._context.decode(wanted)
+        return self._context.decode(wanted, best=True)
 
     def cut(self, stream: int, n_tokens: int) -> None:
         self._context.cut(stream, n_tokens)

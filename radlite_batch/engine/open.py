@@ -33,7 +33,7 @@ _weights: dict[Path, Any] = {}  # one mapping per file and process, shared by it
 
 def open_engine(model: ModelFile, threads: int) -> Engine:
     """Loads (or maps again) the weights and makes a context. Raises PackError or EngineError."""
-    limits = Limits(N_BATCH, model.context, N_SEQS)
+    limits = limits_of(model)
     if model.path is None:
         return Engine(FakeModel(limits), model.cue_names)
     from radlite_batch.engine import llama  # takes half a second, and the fake needs no llama.cpp at all
@@ -42,6 +42,10 @@ def open_engine(model: ModelFile, threads: int) -> Engine:
         _weights[model.path] = llama.Weights(model.path)
     context = llama.LlamaModel(_weights[model.path], limits, threads, model.adapter, model.scale)
     return Engine(context, model.cue_names)
+
+
+def limits_of(model: ModelFile) -> Limits:
+    return Limits(N_BATCH, model.context, N_SEQS)
 
 
 def release(model: ModelFile) -> None:
@@ -57,8 +61,9 @@ def context_bytes(model: ModelFile) -> int:
     from radlite_batch.engine import llama
 
     weights = llama.Weights(model.path)
-    context = llama.LlamaModel(weights, Limits(N_BATCH, model.context, N_SEQS), 1)
-    context.streams(1)
+    limits = limits_of(model)
+    context = llama.LlamaModel(weights, limits, 1)
+    context.streams(limits.stream_cells // limits.n_streams)  # the longest that all have room for
     size: int = sum(context.memory().values()) + 4 * N_BATCH * weights.n_vocab
     context.close()
     weights.close()

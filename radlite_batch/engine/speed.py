@@ -64,7 +64,7 @@ def _compute(
 
     os.sched_setaffinity(0, cores)
     context = llama.LlamaModel(llama.Weights(model, repack), Limits(n_batch, n_batch, 1), len(cores))
-    run = Run(np.arange(_FIRST_TOKEN, _FIRST_TOKEN + n_batch, dtype=np.int32), 0, (0,), (0,))
+    run = Run(np.arange(_FIRST_TOKEN, _FIRST_TOKEN + n_batch, dtype=np.int32), 0, (0,), (0,), best=True)
 
     def batch() -> None:
         context.decode([run])

@@ -100,7 +100,7 @@ class Writer:
     def __init__(self, model: Model, streams: Streams):
         self._model, self._streams = model, streams
         self._waiting: deque[_Place] = deque()
-        self._places: list[_Place | None] = []  # by stream
+        self._places: list[_Place | None] = [None] * streams.n  # by stream
         self.computed = self.written = self.drafted = self.accepted = 0
 
     @property
@@ -119,6 +119,7 @@ class Writer:
         self._add(place, first)
         if not place.ended:
             self._waiting.append(place)
+            self._fill()
 
     def step(self) -> None:
         """Adds a token or more to every text in hand."""
@@ -148,16 +149,17 @@ class Writer:
                 return n_right
         raise AssertionError("a step gives logits for every token")
 
+    def _fill(self) -> None:
+        """Puts waiting texts into free streams."""
+        free = (i for i, place in enumerate(self._places) if place is None)
+        for stream, place in zip(free, [*self._waiting], strict=False):
+            self._places[stream] = self._waiting.popleft()
+            self._streams.put(stream, place.state)
+            place.state = None
+
     def _settle(self) -> list[_Place]:
-        """Puts waiting texts into free streams, and what is left into the first ones; returns the texts in order."""
-        free = [i for i, place in enumerate(self._places) if place is None]
-        free += range(len(self._places), self._streams.n)
-        self._places += [None] * (self._streams.n - len(self._places))
-        for stream in free:
-            if self._waiting:
-                self._places[stream] = place = self._waiting.popleft()
-                self._streams.put(stream, place.state)
-                place.state = None
+        """Fills the streams, and puts what is left into the first ones; returns the texts in order."""
+        self._fill()
         taken = [i for i, place in enumerate(self._places) if place is not None]
         for target in range(len(taken)):
             if self._places[target] is None:

@@ -10,6 +10,7 @@ from radlite_batch.errors import Unparsed
 from radlite_batch.records import Completion, Decided, Prediction
 from radlite_batch.tasks.base import Block, Choice, Column, Question, Task, ranking, strip_think
 
+NO_FINDING = "no_finding"  # no other but support devices is positive
 LABELS = (
     "enlarged_cardiomediastinum",
     "cardiomegaly",
@@ -24,7 +25,7 @@ LABELS = (
     "pleural_other",
     "fracture",
     "support_devices",
-    "no_finding",
+    NO_FINDING,
 )
 STATES = ("positive", "negative", "uncertain", "absent")
 _ABSENT = {"absent", "not mentioned", "blank", "none", "n/a"}
@@ -32,8 +33,8 @@ _ABSENT = {"absent", "not mentioned", "blank", "none", "n/a"}
 
 def _question(label: str) -> Question:
     # The finding stands last, so that the prompts of all labels share every token before it.
-    states = Choice(("positive", "absent"), "PA") if label == "no_finding" else Choice(STATES, "PNUA")
-    name = "no abnormal finding at all" if label == "no_finding" else label.replace("_", " ")
+    states = Choice(("positive", "absent"), "PA") if label == NO_FINDING else Choice(STATES, "PNUA")
+    name = "no abnormal finding at all" if label == NO_FINDING else label.replace("_", " ")
     return Question(label, states, f"{_ASK}: {name}")
 
 
@@ -85,8 +86,8 @@ class AbnormalityDetection(Task):
                 states[label] = "absent" if state in _ABSENT else state
         if not states:
             raise Unparsed("abnormality_detection: no label is named")
-        if states.get("no_finding", "absent") != "positive":
-            states["no_finding"] = "absent"
+        if states.get(NO_FINDING, "absent") != "positive":
+            states[NO_FINDING] = "absent"
         return Prediction({label: states.get(label, "absent") for label in LABELS})
 
     def answer(self, values: Mapping[str, Any]) -> str:

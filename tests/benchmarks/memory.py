@@ -97,7 +97,7 @@ def decode_speed(path: Path, n_seqs: int) -> float:
     weights = Weights(path)
     size = PROMPT + REPEATS * STEPS
     model = LlamaModel(weights, Limits(PROMPT, n_seqs * BLOCK, 2, n_seqs), threads=1)
-    ((row,),) = model.decode([Run(np.arange(1000, 1000 + PROMPT, dtype=np.int32), 0, (0,), (PROMPT - 1,))])
+    ((row,),) = model.decode([Run(np.arange(1000, 1000 + PROMPT, dtype=np.int32), 0, (0,), (PROMPT - 1,), best=True)])
     state, last, seconds = model.take(0), [row.best()] * n_seqs, math.inf
     streams = model.streams(size)
     for stream in range(n_seqs):

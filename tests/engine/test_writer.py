@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from radlite_batch.engine.base import Logits, Streams
+from radlite_batch.engine.base import Limits, Logits, Streams
 from radlite_batch.engine.drafts import Lookup
 from radlite_batch.engine.fake import FakeModel
 from radlite_batch.engine.writer import Text, Writer
@@ -163,3 +163,11 @@ def test_a_text_of_one_token_needs_no_stream() -> None:
     writer = Writer(model, none)
     writer.begin([Text(np.array([0], dtype=np.int32), Generate(1))], [0], 1)
     assert not writer.busy and none.steps == []
+
+
+@given(st.integers(256, 50_000), st.integers(1, 64), st.integers(1, 50_000))
+def test_streams_never_take_more_than_the_memory_set_aside_for_them(n_cells: int, n_streams: int, size: int) -> None:
+    limits = Limits(64, n_cells, 8, n_streams)
+    assert 1 <= limits.streams_of(size) <= n_streams
+    assert limits.streams_of(size) * size <= max(limits.stream_cells, size)
+    assert limits.streams_of(limits.stream_cells // n_streams) == n_streams  # what a worker's memory is reckoned with

@@ -105,7 +105,7 @@ def use_model(path: Path) -> str:
         model = LlamaModel(Weights(path), Limits(32, 256, 2), 1)
         tokens = np.array(model.tokenize("No nodes.", False)[:16] or [0], np.int32)
         model.reserved(2)
-        model.decode([Run(tokens, 0, (0,), (len(tokens) - 1,))])[0][0].best()
+        model.decode([Run(tokens, 0, (0,), (len(tokens) - 1,), best=True)])[0][0].best()
     except PackError:
         return "refused"
     except EngineError:
@@ -123,7 +123,7 @@ def use_adapter(weights: Any, path: Path) -> str:
     try:
         read_adapter(path)
         model = LlamaModel(weights, Limits(32, 256, 2), 1, path)
-        model.decode([Run(np.array([7, 8, 9], np.int32), 0, (0,), (2,))])[0][0].best()
+        model.decode([Run(np.array([7, 8, 9], np.int32), 0, (0,), (2,), best=True)])[0][0].best()
     except PackError:
         return "refused"
     except EngineError:
