@@ -17,7 +17,7 @@ import polars as pl
 from radlite_batch.archive import FIELDS
 from radlite_batch.errors import UsageError
 from radlite_batch.records import Report
-from radlite_batch.tasks.abnormality_detection import LABELS
+from radlite_batch.tasks.abnormality_detection import LABELS, NO_FINDING
 from radlite_batch.tasks.base import Block, Task
 from radlite_batch.tasks.rads_systems import NO_SYSTEM, format_label, parse_label
 from training.datasets.base import drawn
@@ -139,7 +139,7 @@ def _flags(blocks: tuple[Block, ...]) -> Values:
     for label, state in named:
         states[label] = max(states[label], state, key=_STRENGTH.index)
     found = {label for label, state in states.items() if state in ("positive", "uncertain")}
-    return states | {"no_finding": "absent" if found - {"support_devices"} else "positive"}
+    return states | {NO_FINDING: "absent" if found - {"support_devices"} else "positive"}
 
 
 _ANATOMY = re.compile(

@@ -64,6 +64,8 @@ def fit(
         adapter = read_adapter(begin_with)
         adapter.check_base(base, sha256)
         learner.load(parameters_of(adapter, learner, recipe.lora))
+        if held and not _history(out):  # what the run adds must show against what it began with
+            _evaluate(learner, held, recipe, out, 0, say)
     odds = weights([e.sample for e in train], recipe.sources, recipe.tasks)
 
     def rows(step: int) -> list[Row]:
@@ -82,18 +84,26 @@ def _train(
         if step.number % 50 == 0:
             say(f"step {step.number} of {recipe.schedule.steps}, loss {step.loss:.3f}, {_minutes(begin)} min")
         if held and (step.number % recipe.development.every == 0 or step.number == recipe.schedule.steps):
-            scores = development_scores(learner, held, recipe.batch.row_tokens)
-            history = _record(out, step.number, scores)
-            say(f"step {step.number}: " + ", ".join(f"{task} {score:.3f}" for task, score in scores.items()))
+            history = _evaluate(learner, held, recipe, out, step.number, say)
             draw_curve(out / lora.LOG, history, out / CURVE)
-            if _best(history)["step"] == step.number:
-                _save(learner, step.number, out / BEST)
             if _is_over(history, recipe):
                 say(OVER)
                 return
     if not held:
         _save(learner, recipe.schedule.steps, out / BEST)
         draw_curve(out / lora.LOG, [], out / CURVE)
+
+
+def _evaluate(
+    learner: Learner, held: Sequence[Encoded], recipe: Recipe, out: Path, step: int, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+    """Scores the parameters, and saves them where no earlier ones were better; returns all the evaluations."""
+    scores = development_scores(learner, held, recipe.batch.row_tokens)
+    history = _record(out, step, scores)
+    say(f"step {step}: " + ", ".join(f"{task} {score:.3f}" for task, score in scores.items()))
+    if _best(history)["step"] == step:
+        _save(learner, step, out / BEST)
+    return history
 
 
 def development_scores(learner: Learner, held: Sequence[Encoded], row_tokens: int) -> dict[str, float]:

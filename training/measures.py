@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from radlite_batch.tasks.abnormality_detection import LABELS, AbnormalityDetection
+from radlite_batch.tasks.abnormality_detection import LABELS, NO_FINDING, AbnormalityDetection
 from radlite_batch.tasks.base import ChoiceTask, Task
 from radlite_batch.tasks.rads_assignment import RadsAssignment
 from radlite_batch.tasks.rads_systems import NO_SYSTEM
@@ -24,6 +24,7 @@ from training.scoring import Allowed, Tally
 Answers = Mapping[str, Sequence[Any]]
 Key = tuple[str, str]  # a metric, and what it is about: a label, a system, a class, a share; "" for the whole task
 Gold = Sequence[Any]  # as reference.gold gives it
+_OBSERVATIONS = tuple(label for label in LABELS if label != NO_FINDING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,13 @@ def _severity(gold: Sequence[Allowed], name: str, answers: Answers) -> Tally:
 
 
 def _flag_measures(gold: Sequence[Sequence[tuple[str, ...] | None]]) -> dict[Key, Measure]:
+    """F1 is of the 13 observations: No Finding, the commonest flag of many collections, would outweigh them."""
     usual = dict(zip(LABELS, zip(*scoring.flag_majority(gold), strict=True), strict=True))
-    found = {
-        (name, ""): Measure(partial(_flags, metric, gold, LABELS), usual) for name, metric in _FLAG_METRICS.items()
+    observed = [[state for label, state in zip(LABELS, row, strict=True) if label != NO_FINDING] for row in gold]
+    found: dict[Key, Measure] = {
+        ("micro_f1", ""): Measure(partial(_flags, scoring.flag_micro_f1, observed, _OBSERVATIONS), usual),
+        ("macro_f1", ""): Measure(partial(_flags, scoring.flag_macro_f1, observed, _OBSERVATIONS), usual),
+        ("per_label_accuracy", ""): Measure(partial(_flags, scoring.flag_accuracy, gold, LABELS), usual),
     }
     for i, label in enumerate(LABELS):
         column = [[row[i]] for row in gold]
@@ -109,13 +114,6 @@ def _flag_measures(gold: Sequence[Sequence[tuple[str, ...] | None]]) -> dict[Key
         if any(row[0] == ("positive",) for row in column):
             found["f1", label] = Measure(partial(_flag, scoring.flag_micro_f1, column, label, labelled), usual)
     return found
-
-
-_FLAG_METRICS = {
-    "micro_f1": scoring.flag_micro_f1,
-    "macro_f1": scoring.flag_macro_f1,
-    "per_label_accuracy": scoring.flag_accuracy,
-}
 
 
 def _flag(metric: Callable[..., Tally], gold: Gold, label: str, rows: scoring.Bools, answers: Answers) -> Tally:

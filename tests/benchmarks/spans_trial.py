@@ -34,6 +34,7 @@ from training.scoring import difference, score, span_f1
 TASK = RadiologyNer()
 QUESTION = TASK.questions[0].name
 STYLES = ("tags", "text")
+MOST_WRITTEN = 64  # tokens; three lists with one concept need fewer
 
 
 def spans(sample: Sample) -> list[Span]:
@@ -81,7 +82,7 @@ class Arm:
     def _write(self, tokens: np.ndarray) -> str:
         """What comes after these tokens, the likeliest each time; nothing is kept between tokens, which is slow."""
         written: list[int] = []
-        while len(written) < TASK.output.max_tokens:
+        while len(written) < MOST_WRITTEN:
             n = len(tokens)
             row = Row(tokens, np.arange(n), np.zeros(n, int), np.array([-1]), (Want(n - 1, None, (0,)),))
             with torch.inference_mode():

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from radlite_batch.tasks.abnormality_detection import NO_FINDING
+
 REPORTS, PAIRS = 1500, 1800
 PLAIN = 12  # most plain sentences of a report
 _STATES = {"present": "positive", "absent": "negative", "uncertain": "uncertain"}
@@ -58,7 +60,7 @@ def _report(
         if state == "positive":
             lines.append(draw.choice(finding["impression"]))
     if not {"positive", "uncertain"} & {state for label, state in flags.items() if label != "support_devices"}:
-        flags["no_finding"] = "positive"
+        flags[NO_FINDING] = "positive"
     sentences += draw.sample(plain, draw.randint(0, min(len(plain), PLAIN)))
     draw.shuffle(sentences)
     record: dict[str, Any] = {"flags": flags, "rads": "none"}
