@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test faults clean
+ROUNDS ?= 6# of training, each from the adapter of the one before
+
+.PHONY: demo test faults adapter clean
 
 demo: $(VENV)/.run
 	@rm -rf out/demo
@@ -21,6 +23,17 @@ faults: $(VENV)/.dev
 	@rm -f out/faults.jsonl
 	RADLITE_FAULTS=full $(BIN)/python -m pytest tests/faults
 	@$(BIN)/python tests/faults/table.py
+
+# DATA: the folder of the open sources' files. Goes on where it was, if it is made again after a kill.
+adapter: $(VENV)/.dev
+	test -d out/mix || $(BIN)/radlite-train prepare smol --data $(DATA) --output out/mix
+	@begin=; for n in $$(seq $(ROUNDS)); do \
+		$(BIN)/radlite-train fit smol --data out/mix --output out/fit-$$n $$begin && \
+		$(BIN)/radlite-train export smol --fit out/fit-$$n --output out/pack || exit 1; \
+		cp out/pack/smol.gguf out/fit-$$n/ && begin="--begin-with out/fit-$$n/smol.gguf"; \
+	done
+	$(BIN)/radlite-train calibrate out/pack/smol.toml out/mix --output out/calibration.json --write
+	$(BIN)/radlite-train score out/pack/smol.toml out/mix --output out/scores
 
 clean:
 	rm -rf $(VENV) build *.egg-info

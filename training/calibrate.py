@@ -38,12 +38,21 @@ Bins = list[tuple[float, float, int]]
 
 
 @dataclass(frozen=True, slots=True)
+class OfSource:
+    """n: answers. ece_after, ece_if_calibrated: as of a Calibration."""
+
+    n: int
+    ece_after: Range
+    ece_if_calibrated: Range
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """One task's temperature, and what temperatures do to answers that they were not fitted on.
 
     n: answers whose confidence is judged. nll: mean over questions. ece: expected calibration error with its 95 %
     interval over groups; ece_if_calibrated: what chance alone would show. reliability: mean confidence, share of right
-    answers and their number, by bin."""
+    answers and their number, by bin. sources: the answers of each source alone."""
 
     task: str
     temperature: float
@@ -56,15 +65,16 @@ class Calibration:
     ece_if_calibrated: Range
     reliability_before: Bins
     reliability_after: Bins
+    sources: Mapping[str, OfSource]
 
 
 def calibrate(
-    pack: Pack, samples: Sequence[Sample], limit: int = 500, say: Callable[[str], None] = lambda line: None
+    pack: Pack, samples: Sequence[Sample], limit: int | None = None, say: Callable[[str], None] = lambda line: None
 ) -> list[Calibration]:
     """Each closed task that the pack serves and both folds have labels of, from sources that may be fitted on.
 
-    limit: most samples of a task. Raises PackError for a pack whose answers are written, UsageError where no task can
-    be calibrated."""
+    limit: most samples of a task, all without one. Raises PackError for a pack whose answers are written, UsageError
+    where no task can be calibrated."""
     answered = ask(pack, [sample for sample in samples if sample.source not in EVALUATION_ONLY], limit, say)
     found = [fit(TASKS[name], rows) for name, rows in answered.items() if len({_fold(row) for row in rows}) == 2]
     if not found:
@@ -73,7 +83,7 @@ def calibrate(
 
 
 def ask(
-    pack: Pack, samples: Sequence[Sample], limit: int, say: Callable[[str], None] = lambda line: None
+    pack: Pack, samples: Sequence[Sample], limit: int | None, say: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[Answered]]:
     """The model's answers by task, without the pack's temperatures; samples too long for the model are left out."""
     if pack.style.name == "own":
@@ -91,7 +101,7 @@ def ask(
     return found
 
 
-def _chosen(samples: Sequence[Sample], tasks: Iterable[str], limit: int) -> list[tuple[Sample, set[str]]]:
+def _chosen(samples: Sequence[Sample], tasks: Iterable[str], limit: int | None) -> list[tuple[Sample, set[str]]]:
     """The samples drawn for some tasks, with those tasks; at most `limit` of each task."""
     due: list[set[str]] = [set() for _ in samples]
     for name in tasks:
@@ -133,8 +143,18 @@ def fit(task: Task, answered: Sequence[Answered]) -> Calibration:
     return Calibration(
         task.name, best_temperature(whole.nll), len(answered), len(after.right), whole.nll(1.0), whole.nll(crossed),
         _error(before, groups), _error(after, groups), error_if_calibrated(after.confidence),
-        reliability(before), reliability(after),
+        reliability(before), reliability(after), _by_source(answered, after, groups),
     )  # fmt: skip
+
+
+def _by_source(answered: Sequence[Answered], judged: Decisions, groups: Groups) -> dict[str, OfSource]:
+    sources = np.array(["-".join(filter(None, (row.sample.source, row.sample.subset))) for row in answered])
+    found = {}
+    for source in np.unique(sources[judged.report]).tolist():
+        own = sources[judged.report] == source
+        part = Decisions(judged.confidence[own], judged.right[own], judged.report[own], judged.n_reports)
+        found[source] = OfSource(int(own.sum()), _error(part, groups), error_if_calibrated(part.confidence))
+    return found
 
 
 def _fold(row: Answered) -> int:
@@ -183,15 +203,23 @@ def calibration_lines(found: Sequence[Calibration]) -> list[str]:
     """The temperatures and what they do, as a plain table."""
     lines = [
         f"{'task':<24}{'samples':>8}{'answers':>8}{'T':>7}{'nll':>8}{'after':>8}{'ece':>8}{'after':>8}"
-        f"  {'95 % interval':<16}by chance"
+        f"  {'95 % interval':<16}{'by chance':>9}  95 % of the time"
     ]
     for c in found:
         lines.append(
             f"{c.task:<24}{c.samples:>8}{c.n:>8}{c.temperature:>7.3f}{c.nll_before:>8.3f}{c.nll_after:>8.3f}"
-            f"{c.ece_before[0]:>8.3f}{c.ece_after[0]:>8.3f}  [{c.ece_after[1]:.3f}, {c.ece_after[2]:.3f}]  "
-            f"{c.ece_if_calibrated[0]:.3f}"
+            f"{c.ece_before[0]:>8.3f}{_shown(c.ece_after, c.ece_if_calibrated)}"
         )
+        if len(c.sources) > 1:
+            lines += [
+                f"  {name:<30}{one.n:>8}{'':>31}{_shown(one.ece_after, one.ece_if_calibrated)}"
+                for name, one in c.sources.items()
+            ]
     return lines
+
+
+def _shown(error: Range, chance: Range) -> str:
+    return f"{error[0]:>8.3f}  [{error[1]:.3f}, {error[2]:.3f}]  {chance[0]:>9.3f}  [{chance[1]:.3f}, {chance[2]:.3f}]"
 
 
 def draw_reliability(found: Sequence[Calibration], path: Path) -> None:

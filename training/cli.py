@@ -11,6 +11,7 @@ import click
 
 from radlite_batch.completion import completion_command
 from radlite_batch.console import ErrorGroup
+from radlite_batch.errors import UsageError
 from radlite_batch.reference import reference_command
 
 
@@ -50,6 +51,8 @@ def evaluate_command(
     from training.evaluate import compare, confusion, difference_lines, evaluate, score_lines
 
     document: dict[str, Any] = {}
+    if against and (archive or distinct_from):
+        raise UsageError("--against gives differences alone, without baselines or unseen texts: leave the others out")
     if against:
         document["differences"] = differences = compare(out, against, reference)
         lines = difference_lines(differences, details)
@@ -71,9 +74,9 @@ def evaluate_command(
 @click.argument("pack")
 @click.argument("prepared", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="JSON file of temperatures and errors.")
-@click.option("--limit", type=click.IntRange(1), default=500, show_default=True, help="Held-out samples of each task.")
+@click.option("--limit", type=click.IntRange(1), help="Most held-out samples of a task [all].")
 @click.option("--write", is_flag=True, help="Write the temperatures into the pack's file.")
-def calibrate_command(pack: str, prepared: Path, output: Path, limit: int, write: bool) -> None:
+def calibrate_command(pack: str, prepared: Path, output: Path, limit: int | None, write: bool) -> None:
     """Fit a temperature for each closed task of PACK on the held-out samples (dev) of PREPARED.
 
     The errors after calibration are of samples that the temperature was not fitted on. Where matplotlib is installed, a

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from radlite_batch.engine.base import Limits, Model
-from radlite_batch.engine.llama import LlamaModel, Weights
+from radlite_batch.engine.context import Weights
+from radlite_batch.engine.llama import LlamaModel
 from radlite_batch.engine.tokens import Tokeniser
 from radlite_batch.errors import PackError, UsageError
 from radlite_batch.records import Decide, Generate, Prompt, Segment, Tag

@@ -182,6 +182,8 @@ def _read(out: Path, reference: Path, known: Collection[str] | None = None) -> I
             raise UsageError(f"{reference}: column {missing[0]!r} is missing, {name} needs it")
         labelled = labels.filter(pl.any_horizontal(pl.col(columns).is_not_null())).sort("report_id")
         if known is not None:
+            if labelled["text_sha"].has_nulls():
+                raise UsageError(f"{reference}: column 'text_sha' has gaps, so known texts cannot be told")
             labelled = labelled.filter(~pl.col("text_sha").is_in(list(known)))
             labelled = labelled.unique("text_sha", keep="first", maintain_order=True)
         rows = _join(labelled, columns, task, parts[name])

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ Pairs = Mapping[str, tuple[Floats, Floats]]
 def export(recipe: Recipe, fitted: Path, out: Path, form: str | None) -> list[Path]:
     """Writes the adapter of `fit`, a pack that runs it, and where a form of llama.FILE_TYPES is named the merged base.
 
-    Raises UsageError where nothing was fitted here, PackError for a base that is not the recipe's."""
+    Raises UsageError where nothing was fitted here, or under another recipe, PackError for a base that is not the
+    recipe's."""
     from transformers import AutoConfig
 
     best = fitted / "best.pt"
     if not best.is_file():
         raise UsageError(f"{fitted}: no best.pt of `fit` is here")
     base, sha256 = recipe.base_file()
+    _check_conditions(best, conditions(recipe, sha256))
     out.mkdir(parents=True, exist_ok=True)
     adapter, pack = out / f"{recipe.name}.gguf", out / f"{recipe.name}.toml"
     config = AutoConfig.from_pretrained(str(base.parent), gguf_file=base.name)
@@ -47,6 +50,20 @@ def export(recipe: Recipe, fitted: Path, out: Path, form: str | None) -> list[Pa
     for path in merged:
         write_merged(base, adapter, path, str(form))
     return [adapter, pack, *merged]
+
+
+def conditions(recipe: Recipe, base_sha256: str) -> dict[str, str]:
+    """What an adapter's meaning hangs on: its recipe's LoRA, and the base."""
+    return {"lora": json.dumps(asdict(recipe.lora), sort_keys=True), "base": base_sha256}
+
+
+def _check_conditions(best: Path, wanted: Mapping[str, str]) -> None:
+    import torch
+
+    fitted = torch.load(best, map_location="cpu", mmap=True, weights_only=True)["conditions"]
+    changed = [name for name, value in wanted.items() if fitted[name] != value]
+    if changed:
+        raise UsageError(f"{best}: trained under another {', '.join(changed)} than the recipe's")
 
 
 def pack_text(recipe: Recipe, sha256: str, adapter: Path) -> str:

@@ -9,7 +9,8 @@ OUT/curve.png                   both as a picture, where matplotlib is installed
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from training.begin import parameters_of
 from training.curve import draw_curve
 from training.datasets.base import drawn
 from training.encode import Encoder, Row, open_encoder, pack
+from training.export import conditions
 from training.model import Learner, load_base, right
-from training.prepare import read_prepared
+from training.prepare import prepared_sha256, read_prepared
 from training.recipe import Recipe
 
 BEST, DEVELOPMENT, CURVE = "best.pt", "development.jsonl", "curve.png"
 OVER = "the development score no longer rises"
+_DECISIVE = ("batch", "sources", "tasks", "seed", "dtype", "four_bit", "start")
 
 
 def fit(
@@ -45,14 +48,15 @@ def fit(
 
     processes: of one thread each, on a CPU. begin_with: an exported adapter, where there is no checkpoint yet. Raises
     UsageError for data without a training sample, or an adapter that is not the recipe's, PackError for a base that is
-    not, RunChanged for a checkpoint of another schedule."""
-    lora.read_checkpoint(recipe.schedule, out)
+    not, RunChanged for a checkpoint of another recipe, base or mix."""
+    base, sha256 = recipe.base_file()
+    known = conditions(recipe, sha256) | _conditions(recipe, prepared)
+    lora.read_checkpoint(lora.schedule_conditions(recipe.schedule) | known, out)
     if _is_over(_history(out), recipe):
         say(OVER)
         return
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
-    base, sha256 = recipe.base_file()
     encoder = open_encoder(base)
     train = _encoded(prepared, "train", encoder, recipe, say)
     if not train:
@@ -64,46 +68,65 @@ def fit(
         adapter = read_adapter(begin_with)
         adapter.check_base(base, sha256)
         learner.load(parameters_of(adapter, learner, recipe.lora))
-        if held and not _history(out):  # what the run adds must show against what it began with
-            _evaluate(learner, held, recipe, out, 0, say)
     odds = weights([e.sample for e in train], recipe.sources, recipe.tasks)
+    drawable, odds = [e for e, p in zip(train, odds, strict=True) if p > 0], odds[odds > 0]
+    if not drawable:
+        raise UsageError(f"recipe {recipe.name}: its weights leave no sample of {prepared} to draw")
 
     def rows(step: int) -> list[Row]:
-        chosen = draw(len(train), odds, min(recipe.batch.samples, len(train)), step, recipe.seed)
-        return pack([train[i].row for i in chosen], recipe.batch.row_tokens)
+        chosen = draw(len(drawable), odds, min(recipe.batch.samples, len(drawable)), step, recipe.seed)
+        return pack([drawable[i].row for i in chosen], recipe.batch.row_tokens)
 
-    _train(learner, rows, held, recipe, out, 0 if torch.cuda.is_available() else processes - 1, say)
-
-
-def _train(
-    learner: Learner, rows: Callable[[int], list[Row]], held: Sequence[Encoded], recipe: Recipe, out: Path,
-    helpers: int, say: Callable[[str], None],
-) -> None:  # fmt: skip
-    begin = time.monotonic()
-    for step in lora.fit(learner, rows, recipe.schedule, out, helpers):
-        if step.number % 50 == 0:
-            say(f"step {step.number} of {recipe.schedule.steps}, loss {step.loss:.3f}, {_minutes(begin)} min")
-        if held and (step.number % recipe.development.every == 0 or step.number == recipe.schedule.steps):
-            history = _evaluate(learner, held, recipe, out, step.number, say)
-            draw_curve(out / lora.LOG, history, out / CURVE)
-            if _is_over(history, recipe):
-                say(OVER)
-                return
-    if not held:
-        _save(learner, recipe.schedule.steps, out / BEST)
-        draw_curve(out / lora.LOG, [], out / CURVE)
+    run = _Run(recipe, learner, held, out, known, say)
+    if begin_with is not None and held and not _history(out):
+        run.evaluate(0)  # what the run adds must show against what it began with
+    run.train(rows, 0 if torch.cuda.is_available() else processes - 1)
 
 
-def _evaluate(
-    learner: Learner, held: Sequence[Encoded], recipe: Recipe, out: Path, step: int, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Scores the parameters, and saves them where no earlier ones were better; returns all the evaluations."""
-    scores = development_scores(learner, held, recipe.batch.row_tokens)
-    history = _record(out, step, scores)
-    say(f"step {step}: " + ", ".join(f"{task} {score:.3f}" for task, score in scores.items()))
-    if _best(history)["step"] == step:
-        _save(learner, step, out / BEST)
-    return history
+def _conditions(recipe: Recipe, prepared: Path) -> dict[str, str]:
+    """What the steps hang on beside schedule, LoRA and base."""
+    named = {name: json.dumps(value, sort_keys=True) for name, value in asdict(recipe).items() if name in _DECISIVE}
+    return named | {"mix": prepared_sha256(prepared)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    recipe: Recipe
+    learner: Learner
+    held: Sequence[Encoded]
+    out: Path
+    conditions: Mapping[str, str]
+    say: Callable[[str], None]
+
+    def train(self, rows: Callable[[int], list[Row]], helpers: int) -> None:
+        begin, schedule, every = time.monotonic(), self.recipe.schedule, self.recipe.development.every
+        for step in lora.fit(self.learner, rows, schedule, self.out, helpers, self.conditions):
+            if step.number % 50 == 0:
+                self.say(f"step {step.number} of {schedule.steps}, loss {step.loss:.3f}, {_minutes(begin)} min")
+            if self.held and (step.number % every == 0 or step.number == schedule.steps):
+                history = self.evaluate(step.number)
+                draw_curve(self.out / lora.LOG, history, self.out / CURVE)
+                if _is_over(history, self.recipe):
+                    self.say(OVER)
+                    return
+        if not self.held:
+            self.save(schedule.steps)
+            draw_curve(self.out / lora.LOG, [], self.out / CURVE)
+
+    def evaluate(self, step: int) -> list[dict[str, Any]]:
+        """Scores the parameters, and saves them where no earlier ones were better; returns all the evaluations."""
+        scores = development_scores(self.learner, self.held, self.recipe.batch.row_tokens)
+        history = _record(self.out, step, scores)
+        self.say(f"step {step}: " + ", ".join(f"{task} {score:.3f}" for task, score in scores.items()))
+        if _best(history)["step"] == step:
+            self.save(step)
+        return history
+
+    def save(self, step: int) -> None:
+        growing = (self.out / BEST).with_suffix(".growing")
+        parameters = {name: p.detach() for name, p in self.learner.trainable().items()}
+        torch.save({"step": step, "conditions": dict(self.conditions), "parameters": parameters}, growing)
+        os.rename(growing, self.out / BEST)
 
 
 def development_scores(learner: Learner, held: Sequence[Encoded], row_tokens: int) -> dict[str, float]:
@@ -156,18 +179,13 @@ def _is_over(history: Sequence[dict[str, Any]], recipe: Recipe) -> bool:
 
 def _record(out: Path, step: int, scores: dict[str, float]) -> list[dict[str, Any]]:
     """Adds an evaluation to the history, in place of any later one a killed run left; returns it."""
+    out.mkdir(parents=True, exist_ok=True)
     path = out / DEVELOPMENT
     history = [*(point for point in _history(out) if point["step"] < step), {"step": step, **scores}]
     growing = path.with_suffix(".growing")
     growing.write_text("".join(json.dumps(point) + "\n" for point in history), encoding="utf-8")
     os.rename(growing, path)
     return history
-
-
-def _save(learner: Learner, step: int, path: Path) -> None:
-    growing = path.with_suffix(".growing")
-    torch.save({"step": step, "parameters": {n: p.detach() for n, p in learner.trainable().items()}}, growing)
-    os.rename(growing, path)
 
 
 def _minutes(begin: float) -> int:

@@ -3,9 +3,10 @@
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,18 +51,21 @@ def visits(n: int, batch: int, step: int, seed: int) -> list[int]:
 
 
 def fit(
-    learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Schedule, folder: Path, helpers: int = 0
-) -> Iterator[Step]:
+    learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Schedule, folder: Path, helpers: int = 0,
+    conditions: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Step]:  # fmt: skip
     """Trains, and yields after each step, before its checkpoint; a folder with a checkpoint is gone on from.
 
     batch: the rows of step 0, 1, ..., the same at every call. The gradient is that of the weighted mean over all wants
-    of the step. helpers: processes beside this one. Raises RunChanged where the checkpoint is of another schedule."""
+    of the step. helpers: processes beside this one. conditions: what else a checkpoint hangs on. Raises RunChanged
+    where it is of another schedule, or of others."""
     folder.mkdir(parents=True, exist_ok=True)
     parameters = learner.trainable()
     adapter = [p for p in parameters.values() if p is not learner.cues]
     groups = [{"params": adapter, "factor": 1.0}, {"params": [learner.cues], "factor": schedule.cue_factor}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    done = _resume(learner, optimizer, schedule, folder)
+    conditions = schedule_conditions(schedule) | dict(conditions)
+    done = _resume(learner, optimizer, conditions, folder)
     team = Team(learner, helpers)
     with open(folder / LOG, "a", encoding="utf-8") as log:
         for number in range(done, schedule.steps):
@@ -77,13 +81,19 @@ def fit(
             yield step
             # After the yield: what is done with a step is done again where a kill came in between.
             if step.number % schedule.save_every == 0 or step.number == schedule.steps:
-                _save(learner, optimizer, schedule, step.number, folder)
+                _save(learner, optimizer, conditions, step.number, folder)
 
 
-def _save(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, folder: Path) -> None:
+def schedule_conditions(schedule: Schedule) -> dict[str, str]:
+    return {name: json.dumps(value) for name, value in asdict(schedule).items()}
+
+
+def _save(
+    learner: Learner, optimizer: torch.optim.Optimizer, conditions: Mapping[str, str], step: int, folder: Path
+) -> None:
     state = {
         "step": step,
-        "schedule": asdict(schedule),
+        "conditions": dict(conditions),
         "parameters": {name: p.detach() for name, p in learner.trainable().items()},
         "optimizer": optimizer.state_dict(),
     }
@@ -95,9 +105,9 @@ def _save(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedule
     os.rename(growing, folder / CHECKPOINT)
 
 
-def _resume(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedule, folder: Path) -> int:
+def _resume(learner: Learner, optimizer: torch.optim.Optimizer, conditions: Mapping[str, str], folder: Path) -> int:
     """Sets everything to the checkpoint, and cuts the log to it. Returns the steps done, 0 without a checkpoint."""
-    state = read_checkpoint(schedule, folder)
+    state = read_checkpoint(conditions, folder)
     if state is None:
         (folder / LOG).unlink(missing_ok=True)
         return 0
@@ -109,14 +119,15 @@ def _resume(learner: Learner, optimizer: torch.optim.Optimizer, schedule: Schedu
     return step
 
 
-def read_checkpoint(schedule: Schedule, folder: Path) -> dict[str, Any] | None:
-    """The folder's checkpoint, None where there is none. Raises RunChanged where it is of another schedule."""
+def read_checkpoint(conditions: Mapping[str, str], folder: Path) -> dict[str, Any] | None:
+    """The folder's checkpoint, None where there is none. Raises RunChanged naming what it was trained under instead."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
     # Also that of a fit on a GPU; what is loaded into parameters and optimizer goes to where these are.
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    changed = [key for key, value in asdict(schedule).items() if state["schedule"].get(key) != value]
+    before = state.get("conditions", {})
+    changed = [key for key, value in conditions.items() if before.get(key) != value]
     if changed:
         raise RunChanged(f"{path}: trained under another {', '.join(changed)}; use another folder")
     return state

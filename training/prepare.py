@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from radlite_batch.engine.formats import file_sha256
 from radlite_batch.errors import ArchiveError, UsageError, did_you_mean
 from radlite_batch.tasks.base import Choice, Question, Spans
 from radlite_batch.tasks.registry import TASKS
@@ -50,11 +51,17 @@ def read_prepared(out: Path, split: str) -> list[Sample]:
 
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}")
-    if not (out / "prepare.json").is_file():
-        raise UsageError(f"{out}: nothing prepared is here")
+    prepared_sha256(out)
     if not (out / split).is_dir():
         return []
     return [_sample(row) for row in load_from_disk(str(out / split))]
+
+
+def prepared_sha256(out: Path) -> str:
+    """Names what `prepare` wrote there, by its counts. Raises UsageError where that is nothing."""
+    if not (out / "prepare.json").is_file():
+        raise UsageError(f"{out}: nothing prepared is here")
+    return file_sha256(out / "prepare.json")
 
 
 def summary_lines(document: Document) -> list[str]:

@@ -26,7 +26,7 @@ from radlite_batch.tasks.rads_systems import NI_RADS_NECK, NO_SYSTEM, format_lab
 from radlite_batch.tasks.registry import TASKS
 from radlite_batch.tasks.spans import SpanTask
 from training.batches import LABELLED_ONLY
-from training.datasets.base import Sample, digest
+from training.datasets.base import Sample, bare_digest
 from training.scoring import Span
 
 REFERENCE_COLUMNS: dict[str, tuple[str, ...]] = {
@@ -90,9 +90,9 @@ def write_once(folder: Path, samples: Any, write: Callable[[Path], object]) -> N
 
 
 def text_sha(sample: Sample) -> str:
-    """Names the inputs of a sample: a text, with its question if it has one, or a pair of sentences."""
+    """Names the inputs of a sample, signs and spaces aside: a text, with its question if any, or two sentences."""
     inputs = (sample.text, *(sample.fields.get(name, "") for name in ("question", "premise", "hypothesis")))
-    return digest("\n".join(text for text in inputs if text))
+    return "-".join(bare_digest(text) for text in inputs if text)
 
 
 def _schema() -> pa.Schema:

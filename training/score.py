@@ -7,12 +7,13 @@ OUT/scores.json       the scores of each source, and those over texts that train
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import polars as pl
 
 from radlite_batch.archive import ArchiveSpec
+from radlite_batch.errors import UsageError
 from radlite_batch.job import Job, Output
 from radlite_batch.run import run
 from radlite_batch.tasks.registry import TASKS
@@ -31,7 +32,7 @@ def score_pack(pack: str, prepared: Path, out: Path, say: Callable[[str], None],
 
     Raises PackError, UsageError where OUT holds other samples, RunChanged where it holds the runs of another pack."""
     archives = out / "archives"
-    samples = _few(read_prepared(prepared, "dev"), limit)
+    samples = _few(_held_out(prepared), limit)
     write_once(archives, samples, lambda folder: write_archive(samples, folder))
     known = {text_sha(sample) for sample in read_prepared(prepared, "train")}
     document = {}
@@ -49,6 +50,15 @@ def score_pack(pack: str, prepared: Path, out: Path, say: Callable[[str], None],
             say("texts that are not in training, each once:\n" + "\n".join(score_lines(unseen)))
     (out / "scores.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _held_out(prepared: Path) -> list[Sample]:
+    """Those of the split dev, and of test with a subset of that name."""
+    tested = (replace(s, subset="-".join(filter(None, (s.subset, "test")))) for s in read_prepared(prepared, "test"))
+    samples = [*read_prepared(prepared, "dev"), *tested]
+    if not samples:
+        raise UsageError(f"{prepared}: nothing is held out there")
+    return samples
 
 
 def _few(samples: list[Sample], limit: int | None) -> list[Sample]:

@@ -107,6 +107,8 @@ def bench(
     figures.write(result, ENGINE, out)
     if picture.can_draw():
         picture.draw(result, ENGINE, out / "bench.png")
+    else:
+        say("no bench.png: matplotlib is not installed")
     return result
 
 
@@ -128,11 +130,12 @@ def _ground(
         raise UsageError(f"pack {pack.name} has no weights that the peers could run")
     if file.adapter is not None:
         raise UsageError(f"pack {pack.name} adds an adapter at run time; the peers run the model file as it is")
-    from radlite_batch.engine import llama
+    from radlite_batch.engine.context import Weights
+    from radlite_batch.engine.llama import LlamaModel
 
     sample = write_sample(spec, reports, folder / "sample.parquet")
-    weights = llama.Weights(file.path)
-    model = llama.LlamaModel(weights, Limits(n_batch=64, n_cells=64, n_seqs=1), threads=1)
+    weights = Weights(file.path)
+    model = LlamaModel(weights, Limits(n_batch=64, n_cells=64, n_seqs=1), threads=1)
     stack.callback(weights.close)
     stack.callback(model.close)
     placed = place(Workers(), {file.name: file}, say)
@@ -172,7 +175,9 @@ def _measures(
 
     names = tuple(task.name for task in ground.tasks)
     return {
-        ENGINE: lambda n: ours.measure(ground.sample, n, names, str(ground.pack.path), ground.folder),
+        ENGINE: lambda n: ours.measure(
+            ground.sample, n, names, str(ground.pack.path), len(ground.core_sets), ground.folder
+        ),
         LOOP: lambda n: loop.measure(ground.path, instruct(n, loop_reports), cores),
         SERVER: lambda n: on_server(instruct(n, n)),
         LEAN: lambda n: on_server(lean(n)),

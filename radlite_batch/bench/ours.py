@@ -11,10 +11,14 @@ from radlite_batch.job import Job, Output, RunLimits
 from radlite_batch.results.manifest import read_manifest, read_receipts
 from radlite_batch.run import run
 
-_SHARDS = 4  # two for each worker of a small machine: large ones fill batches better, small ones end together
+_ENOUGH = (
+    128  # reports a worker, from which on it has two shards: larger ones fill batches better, smaller end together
+)
 
 
-def measure(sample: ArchiveSpec, reports: int, tasks: tuple[str, ...], pack: str, folder: Path) -> Measure:
+def measure(
+    sample: ArchiveSpec, reports: int, tasks: tuple[str, ...], pack: str, processes: int, folder: Path
+) -> Measure:
     """Runs the sample's first reports through the engine: from the first loaded model to the last part on disk.
 
     Reading, prompts, answers and Parquet are within; starting processes and loading are shown apart. Raises
@@ -22,7 +26,8 @@ def measure(sample: ArchiveSpec, reports: int, tasks: tuple[str, ...], pack: str
     out = folder / "run"
     begin = time.time()
     try:
-        output = Output(out, shard_rows=-(-reports // _SHARDS))
+        shards = processes * (2 if reports > _ENOUGH * processes else 1)
+        output = Output(out, shard_rows=-(-reports // shards))
         job = Job(sample, tasks, output, pack, limits=RunLimits(max_rows=reports))
         summary = run(job)
         manifest = read_manifest(out)

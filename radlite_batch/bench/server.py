@@ -35,7 +35,9 @@ class ServerSettings:
     slots: int
     core_sets: tuple[tuple[int, ...], ...]
     pinned: bool = True
-    flags: tuple[str, ...] = ("--cache-ram", "0")  # no copies of slots; these cost more than they save
+    # No copies of slots, which cost more than they save, and the weights as they are mapped: repacked ones are slower
+    # here in the k-quants.
+    flags: tuple[str, ...] = ("--cache-ram", "0", "--no-repack")
 
 
 def measure(program: Path, model: Path, work: Work, settings: ServerSettings, folder: Path) -> Measure:
@@ -137,6 +139,8 @@ def completion_body(
         "n_predict": n_predict,
         "stop": stop,
         "temperature": 0,
+        "samplers": ["top_k"],  # the likeliest token without a look at the others
+        "top_k": 1,
         "cache_prompt": True,
         "response_fields": ["content", "timings"],
     }

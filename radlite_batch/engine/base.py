@@ -37,15 +37,13 @@ class Limits:
 class Run:
     """Consecutive tokens at positions start, start + 1, ... that belong to all of `seqs`.
 
-    tokens: (n,) int32. wants: offsets into tokens whose logits will be read. best: whether the most probable token will
-    be read too, and not only the logits of some.
+    tokens: (n,) int32. wants: offsets into tokens whose logits will be read.
     """
 
     tokens: np.ndarray
     start: int
     seqs: tuple[int, ...]
     wants: tuple[int, ...] = ()
-    best: bool = False
 
 
 class Logits(Protocol):
@@ -55,8 +53,12 @@ class Logits(Protocol):
         """(n,) float32 for these token ids."""
         ...
 
+
+class AllLogits(Logits, Protocol):
+    """Those of a text, of which any token may be the next."""
+
     def best(self) -> int:
-        """The most probable token; the lowest id wins a tie. Only after a run that says so, and in streams."""
+        """The most probable token; the lowest id wins a tie."""
         ...
 
 
@@ -69,14 +71,14 @@ class Streams(Protocol):
     size: int
 
     def put(self, stream: int, state: Any) -> None:
-        """Replaces what the stream holds by a prompt that was taken from the model."""
+        """Replaces what the stream holds by what was taken from the model."""
         ...
 
     def move(self, source: int, target: int) -> None:
         """The stream `target` becomes what `source` is; `source` is free."""
         ...
 
-    def step(self, tokens: np.ndarray, ends: Sequence[int]) -> list[list[Logits]]:
+    def step(self, tokens: np.ndarray, ends: Sequence[int]) -> list[list[AllLogits]]:
         """Adds tokens (n_used, k) int32 to the first n_used streams, which hold `ends` tokens each; logits of each."""
         ...
 

@@ -37,20 +37,15 @@ class Counts:
 
 @dataclass(slots=True)
 class _Wish:
-    """To be read after position `position` of a path: the logits of `tokens` (into row), or without them the most
-    probable token (into best)."""
+    """To be read after position `position` of a path: the logits of `tokens`, into row."""
 
     path: np.ndarray
     position: int
-    tokens: np.ndarray | None = None
+    tokens: np.ndarray
     row: np.ndarray | None = None
-    best: int = -1
 
     def fulfil(self, logits: Logits) -> None:
-        if self.tokens is None:
-            self.best = logits.best()
-        else:
-            self.row = np.array(logits.of(self.tokens), dtype=np.float32)
+        self.row = np.array(logits.of(self.tokens), dtype=np.float32)
 
 
 class Engine:
@@ -140,16 +135,18 @@ class Engine:
         """Computes everything asked for, and leaves it in the wishes and texts."""
         if not wishes and not texts:
             return
-        paths, numbers = sort_paths([w.path for w in wishes] + [t.path for t in texts])
+        # A prompt's last token is the first that its stream computes: only there all logits after it are at hand.
+        paths, numbers = sort_paths([w.path for w in wishes] + [t.path[:-1] for t in texts if len(t.path) > 1])
         by_path: dict[int, list[Text]] = {}
-        for text, path in zip(texts, numbers[len(wishes) :], strict=True):
+        for text, path in zip((t for t in texts if len(t.path) > 1), numbers[len(wishes) :], strict=True):
             by_path.setdefault(path, []).append(text)
         # What a token's logits are wanted for: by the path that computes it, then by position.
         wanted: dict[int, dict[int, list[_Wish]]] = {}
-        firsts = {path: _Wish(group[0].path, len(group[0].path) - 1) for path, group in by_path.items()}
-        for wish, path in [*zip(wishes, numbers, strict=False), *((wish, path) for path, wish in firsts.items())]:
+        for wish, path in zip(wishes, numbers, strict=False):
             wanted.setdefault(paths.owner(path, wish.position), {}).setdefault(wish.position, []).append(wish)
         scheduler, writer = Scheduler(paths.lengths, paths.shared, self.model.limits), self._writer(texts)
+        if writer:
+            writer.begin([text for text in texts if len(text.path) == 1], None)
         try:
             while not scheduler.done or (writer and writer.busy):
                 if writer and (writer.full or scheduler.done):
@@ -159,7 +156,7 @@ class Engine:
                 self._batch(step, paths, wanted)
                 for path, seq in step.ends:
                     if writer and path in by_path:
-                        writer.begin(by_path[path], self.model.take(seq), firsts[path].best)
+                        writer.begin(by_path[path], self.model.take(seq))
                     self.model.drop(seq)
         except BaseException:
             for seq in range(self.model.limits.n_seqs):
@@ -184,8 +181,7 @@ class Engine:
         for run in step.runs:
             positions = sorted(p for p in wanted.get(run.path, ()) if run.start <= p < run.stop)
             wants = tuple(p - run.start for p in positions)
-            best = any(wish.tokens is None for p in positions for wish in wanted[run.path][p])
-            runs.append(Run(paths.tokens[run.path][run.start : run.stop], run.start, run.seqs, wants, best))
+            runs.append(Run(paths.tokens[run.path][run.start : run.stop], run.start, run.seqs, wants))
         if not runs:
             return
         self.counts.computed += sum(len(run.tokens) for run in runs)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from radlite_batch.engine import alarm
-from radlite_batch.engine.base import Limits, Logits, Run
+from radlite_batch.engine.base import AllLogits, Limits, Logits, Run
 from radlite_batch.errors import EngineError
 
 _SPECIAL = 1 << 28
@@ -126,13 +126,13 @@ class FakeStreams:
     def move(self, source: int, target: int) -> None:
         self._texts[target], self._texts[source] = self._texts[source], []
 
-    def step(self, tokens: np.ndarray, ends: Sequence[int]) -> list[list[Logits]]:
+    def step(self, tokens: np.ndarray, ends: Sequence[int]) -> list[list[AllLogits]]:
         alarm.step()
-        rows: list[list[Logits]] = []
+        rows: list[list[AllLogits]] = []
         for text, row, end in zip(self._texts, tokens.tolist(), ends, strict=False):
             if len(text) != end or end + len(row) > self.size:
                 raise EngineError(f"a stream of {len(text)} tokens is asked to go on from {end}")
-            text.extend(_hashed(row, text[-1][1]))
+            text.extend(_hashed(row, text[-1][1] if text else 0))
             self._model.n_computed += len(row)
             rows.append([FakeLogits(text, position) for position in range(end, len(text))])
         return rows

@@ -36,11 +36,12 @@ def open_engine(model: ModelFile, threads: int) -> Engine:
     limits = limits_of(model)
     if model.path is None:
         return Engine(FakeModel(limits), model.cue_names)
-    from radlite_batch.engine import llama  # takes half a second, and the fake needs no llama.cpp at all
+    from radlite_batch.engine.context import Weights  # takes half a second, and the fake needs no llama.cpp at all
+    from radlite_batch.engine.llama import LlamaModel
 
     if model.path not in _weights:
-        _weights[model.path] = llama.Weights(model.path)
-    context = llama.LlamaModel(_weights[model.path], limits, threads, model.adapter, model.scale)
+        _weights[model.path] = Weights(model.path)
+    context = LlamaModel(_weights[model.path], limits, threads, model.adapter, model.scale)
     return Engine(context, model.cue_names)
 
 
@@ -58,11 +59,12 @@ def context_bytes(model: ModelFile) -> int:
     """What a worker takes beside weights and Python: keys and values, compute and output buffers, for texts too."""
     if model.path is None:
         return 0
-    from radlite_batch.engine import llama
+    from radlite_batch.engine.context import Weights
+    from radlite_batch.engine.llama import LlamaModel
 
-    weights = llama.Weights(model.path)
+    weights = Weights(model.path)
     limits = limits_of(model)
-    context = llama.LlamaModel(weights, limits, 1)
+    context = LlamaModel(weights, limits, 1)
     context.streams(limits.stream_cells // limits.n_streams)  # the longest that all have room for
     size: int = sum(context.memory().values()) + 4 * N_BATCH * weights.n_vocab
     context.close()

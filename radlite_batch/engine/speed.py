@@ -60,11 +60,12 @@ def _compute(
     barrier: Barrier,
     theirs: Connection,
 ) -> None:
-    from radlite_batch.engine import llama
+    from radlite_batch.engine.context import Weights
+    from radlite_batch.engine.llama import LlamaModel
 
     os.sched_setaffinity(0, cores)
-    context = llama.LlamaModel(llama.Weights(model, repack), Limits(n_batch, n_batch, 1), len(cores))
-    run = Run(np.arange(_FIRST_TOKEN, _FIRST_TOKEN + n_batch, dtype=np.int32), 0, (0,), (0,), best=True)
+    context = LlamaModel(Weights(model, repack), Limits(n_batch, n_batch, 1), len(cores))
+    run = Run(np.arange(_FIRST_TOKEN, _FIRST_TOKEN + n_batch, dtype=np.int32), 0, (0,), (0,))
 
     def batch() -> None:
         context.decode([run])

@@ -5,12 +5,12 @@ runs over that one text only. In the shared cache every written token would pay 
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from radlite_batch.engine.base import Logits, Model, Streams
+from radlite_batch.engine.base import AllLogits, Model, Streams
 from radlite_batch.engine.drafts import Lookup
 from radlite_batch.records import Generate, Written
 
@@ -58,12 +58,18 @@ class Text:
 class _Place:
     """The texts of one prompt in a stream. Equal prompts are written once, each as far as it asks.
 
-    tokens: all that was written; the last of them is not in the stream yet. seen: made when guesses are wanted."""
+    state: what the stream holds at first, the prompt but for its last token; None for nothing. tokens: all that was
+    written. seen: made when guesses are wanted."""
 
     texts: Sequence[Text]
     state: object
-    tokens: list[int]
+    tokens: list[int] = field(default_factory=list)
     seen: Lookup | None = None
+
+    @property
+    def last(self) -> int:
+        """The last token, which is not in the stream yet."""
+        return self.tokens[-1] if self.tokens else int(self.texts[0].path[-1])
 
     @property
     def ended(self) -> bool:
@@ -113,13 +119,13 @@ class Writer:
         """Whether there is a text for every stream."""
         return len(self._waiting) + sum(place is not None for place in self._places) >= self._streams.n
 
-    def begin(self, texts: Sequence[Text], state: object, first: int) -> None:
-        """Texts of one prompt: its state, as the model gave it, and its first token."""
-        place = _Place(texts, state, [])
-        self._add(place, first)
-        if not place.ended:
-            self._waiting.append(place)
-            self._fill()
+    def begin(self, texts: Iterable[Text], state: object) -> None:
+        """Texts whose prompts differ in their last token at most, and what the model gave before it; None: nothing."""
+        by_last: dict[int, list[Text]] = {}
+        for text in texts:
+            by_last.setdefault(int(text.path[-1]), []).append(text)
+        self._waiting += [_Place(of, state) for of in by_last.values()]
+        self._fill()
 
     def step(self) -> None:
         """Adds a token or more to every text in hand."""
@@ -127,7 +133,7 @@ class Writer:
         guesses = self._guesses(places)
         longest = max(map(len, guesses))
         # Every stream takes equally many tokens: a text with a shorter guess repeats its last one, unread.
-        rows = [[p.tokens[-1], *g, *[p.tokens[-1]] * (longest - len(g))] for p, g in zip(places, guesses, strict=True)]
+        rows = [[p.last, *g, *[p.last] * (longest - len(g))] for p, g in zip(places, guesses, strict=True)]
         tokens, ends = np.array(rows, dtype=np.int32), [place.end for place in places]
         logits = self._streams.step(tokens, ends)
         self.computed += tokens.size
@@ -140,7 +146,7 @@ class Writer:
             elif n_right < longest:
                 self._streams.cut(stream, ends[stream] + 1 + n_right)
 
-    def _verify(self, place: _Place, guess: Sequence[int], logits: Sequence[Logits]) -> int:
+    def _verify(self, place: _Place, guess: Sequence[int], logits: Sequence[AllLogits]) -> int:
         """Adds what the model says after the text and after each right guess; returns how many were right."""
         for n_right, row in enumerate(logits[: len(guess) + 1]):
             token = row.best()
@@ -154,7 +160,10 @@ class Writer:
         free = (i for i, place in enumerate(self._places) if place is None)
         for stream, place in zip(free, [*self._waiting], strict=False):
             self._places[stream] = self._waiting.popleft()
-            self._streams.put(stream, place.state)
+            if place.state is None:
+                self._streams.cut(stream, 0)
+            else:
+                self._streams.put(stream, place.state)
             place.state = None
 
     def _settle(self) -> list[_Place]:

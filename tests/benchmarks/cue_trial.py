@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from radlite_batch.engine.base import Limits
-from radlite_batch.engine.llama import LlamaModel, Weights
+from radlite_batch.engine.context import Weights
+from radlite_batch.engine.llama import LlamaModel
 from radlite_batch.errors import ArchiveError
 from radlite_batch.pack import find_file, load_pack
 from radlite_batch.records import Segment

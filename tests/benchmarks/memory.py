@@ -25,7 +25,8 @@ import numpy as np
 
 from radlite_batch import machine
 from radlite_batch.engine.base import Limits, Run
-from radlite_batch.engine.llama import LlamaModel, Weights
+from radlite_batch.engine.context import Weights
+from radlite_batch.engine.llama import LlamaModel
 from radlite_batch.engine.open import N_BATCH
 from radlite_batch.engine.speed import prompt_speed
 from radlite_batch.errors import RadliteError
@@ -97,8 +98,9 @@ def decode_speed(path: Path, n_seqs: int) -> float:
     weights = Weights(path)
     size = PROMPT + REPEATS * STEPS
     model = LlamaModel(weights, Limits(PROMPT, n_seqs * BLOCK, 2, n_seqs), threads=1)
-    ((row,),) = model.decode([Run(np.arange(1000, 1000 + PROMPT, dtype=np.int32), 0, (0,), (PROMPT - 1,), best=True)])
-    state, last, seconds = model.take(0), [row.best()] * n_seqs, math.inf
+    prompt = np.arange(1000, 1000 + PROMPT, dtype=np.int32)
+    model.decode([Run(prompt, 0, (0,))])
+    state, last, seconds = model.take(0), [1000] * n_seqs, math.inf
     streams = model.streams(size)
     for stream in range(n_seqs):
         streams.put(stream, state)

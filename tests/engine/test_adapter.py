@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from radlite_batch.engine.base import Limits, Run
-from radlite_batch.engine.llama import LlamaModel, Weights
+from radlite_batch.engine.context import Weights
+from radlite_batch.engine.llama import LlamaModel
 from radlite_batch.pack import load_pack
 
 pytestmark = [
@@ -48,7 +49,7 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def logits(model: LlamaModel) -> np.ndarray:
     """The logits of a thousand tokens after a fixed prompt."""
     tokens = np.array(model.tokenize("No enlarged lymph nodes.", False), dtype=np.int32)
-    row = model.decode([Run(tokens, 0, (0,), (len(tokens) - 1,), best=True)])[0][0].of(np.arange(1000))
+    row = model.decode([Run(tokens, 0, (0,), (len(tokens) - 1,))])[0][0].of(np.arange(1000))
     model.drop(0)
     return row
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from radlite_batch.engine.base import Limits, Run
+from radlite_batch.engine.context import Weights
 from radlite_batch.engine.formats import file_sha256
-from radlite_batch.engine.llama import LlamaModel, Weights, convert
+from radlite_batch.engine.llama import LlamaModel, convert
 from radlite_batch.engine.merge import merge, merged, read_adapter
 from radlite_batch.errors import PackError
 from training.export import write_adapter, write_merged

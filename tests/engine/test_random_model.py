@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from radlite_batch.engine.base import Limits, Run
-from radlite_batch.engine.llama import LlamaModel, Weights
+from radlite_batch.engine.context import Weights
+from radlite_batch.engine.llama import LlamaModel
 from radlite_batch.pack import load_pack
 from radlite_batch.tasks.registry import TASKS, cue_names
 

@@ -82,10 +82,10 @@ def recite(
     as_seam: Streams = streams
     writer = Writer(model, as_seam)
     texts = [Text(np.array([start], dtype=np.int32), Generate(100)) for start in starts]
-    for text, start in zip(texts, starts, strict=True):
+    for text in texts:
         while writer.full:
             writer.step()
-        writer.begin([text], [start], (start + 1) % about)
+        writer.begin([text], None)
     while writer.busy:
         writer.step()
     return texts, streams, writer
@@ -148,21 +148,22 @@ def test_a_free_stream_is_filled_before_the_next_step() -> None:
     writer = Writer(model, streams)
     texts = [Text(np.array([0], dtype=np.int32), Generate(most)) for most in (3, 12, 12, 12)]
     for text in texts:
-        writer.begin([text], [0], 1)
+        writer.begin([text], None)
     while writer.busy:
         writer.step()
     assert [len(text.tokens) for text in texts] == [3, 12, 12, 12]
     assert all(used == 3 for used, _ in streams.steps[:-4])
 
 
-def test_a_text_of_one_token_needs_no_stream() -> None:
-    texts, streams, _ = recite([0], 1, length=1)
-    assert (texts[0].ended, len(streams.steps)) == (True, 1)
+def test_prompts_that_differ_in_their_last_token_go_on_from_one_state() -> None:
     model = Reciting(5)
-    none = Numbers(model, 1, 10)
-    writer = Writer(model, none)
-    writer.begin([Text(np.array([0], dtype=np.int32), Generate(1))], [0], 1)
-    assert not writer.busy and none.steps == []
+    writer = Writer(model, Numbers(model, 3, 7))
+    texts = [Text(np.array([3, last], dtype=np.int32), Generate(most)) for last, most in ((0, 9), (2, 9), (0, 2))]
+    writer.begin(texts, [3])
+    while writer.busy:
+        writer.step()
+    assert [text.tokens for text in texts] == [[1, 2, 3, 4, 0], [3, 4, 0, 1, 2], [1, 2]]
+    assert [text.cut for text in texts] == [False, False, True]
 
 
 @given(st.integers(256, 50_000), st.integers(1, 64), st.integers(1, 50_000))

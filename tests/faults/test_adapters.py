@@ -10,8 +10,9 @@ from small import in_this_process, small_job, visible, write_archive
 from table import record
 
 from radlite_batch.engine.base import Limits, Run
+from radlite_batch.engine.context import Weights
 from radlite_batch.engine.formats import file_sha256
-from radlite_batch.engine.llama import LlamaModel, Weights
+from radlite_batch.engine.llama import LlamaModel
 from radlite_batch.errors import RunChanged
 from radlite_batch.pack import load_pack
 from radlite_batch.run import run

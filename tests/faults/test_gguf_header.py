@@ -98,14 +98,15 @@ def mutated(original: bytes, header: int, numbers: list[int], seed: int) -> byte
 def use_model(path: Path) -> str:
     """Loads the file and computes with it; what came of that."""
     from radlite_batch.engine.base import Limits, Run
-    from radlite_batch.engine.llama import LlamaModel, Weights
+    from radlite_batch.engine.context import Weights
+    from radlite_batch.engine.llama import LlamaModel
     from radlite_batch.errors import EngineError, PackError
 
     try:
         model = LlamaModel(Weights(path), Limits(32, 256, 2), 1)
         tokens = np.array(model.tokenize("No nodes.", False)[:16] or [0], np.int32)
         model.reserved(2)
-        model.decode([Run(tokens, 0, (0,), (len(tokens) - 1,), best=True)])[0][0].best()
+        model.decode([Run(tokens, 0, (0,), (len(tokens) - 1,))])[0][0].of(tokens)
     except PackError:
         return "refused"
     except EngineError:
@@ -123,7 +124,8 @@ def use_adapter(weights: Any, path: Path) -> str:
     try:
         read_adapter(path)
         model = LlamaModel(weights, Limits(32, 256, 2), 1, path)
-        model.decode([Run(np.array([7, 8, 9], np.int32), 0, (0,), (2,), best=True)])[0][0].best()
+        tokens = np.array([7, 8, 9], np.int32)
+        model.decode([Run(tokens, 0, (0,), (2,))])[0][0].of(tokens)
     except PackError:
         return "refused"
     except EngineError:
@@ -153,7 +155,7 @@ def tried(content: bytes, path: Path, use: Callable[[Path], str]) -> str:
 
 
 def main(kind: str, file: str, n: str, base: str) -> None:
-    from radlite_batch.engine.llama import Weights
+    from radlite_batch.engine.context import Weights
 
     use = partial(use_adapter, Weights(Path(base))) if kind == "adapter" else use_model
     original, numbers, header = Path(file).read_bytes(), numbers_at(Path(file)), gguf.GGUFReader(file).data_offset

@@ -164,6 +164,15 @@ def test_a_severity_may_be_over_no_report() -> None:
     assert {tally.n for (metric, _), tally in tallies.items() if metric == "severity"} == {0}
 
 
+def test_no_finding_is_no_finding_of_the_f1(tmp_path: Path) -> None:
+    gold = [tuple(("positive",) if label in ("edema", "no_finding") else ("absent",) for label in LABELS)] * 2
+    answers = {label: ["positive" if label == "no_finding" else "absent"] * 2 for label in LABELS}
+    found = measures(TASKS["abnormality_detection"], gold)
+    scored = {key: value(measure.tally(answers)) for key, measure in found.items()}
+    assert scored["micro_f1", ""] == scored["macro_f1", ""] == 0
+    assert scored["f1", "no_finding"] == 1 and scored["per_label_accuracy", ""] == pytest.approx(13 / 14)
+
+
 def test_a_flag_with_several_labels_allowed_says_nothing_of_calibration() -> None:
     rows = [tuple(("negative", "absent") if label == "edema" else ("absent",) for label in LABELS)] * 3
     whole = stated_in_full(TASKS["abnormality_detection"], rows)
@@ -208,6 +217,9 @@ def test_texts_of_training_are_left_out_and_the_others_count_once(stages: Path, 
     }  # fmt: skip
     accuracy, _ = evaluate(stages, write(tmp_path, columns), known={"y"})
     assert (accuracy.n, accuracy.value) == (2, 1 / 2)  # report 1 right, report 4 without an answer
+    gaps = columns | {"text_sha": ["x", "x", None, "z"]}
+    with pytest.raises(UsageError, match="column 'text_sha' has gaps"):
+        evaluate(stages, write(tmp_path, gaps), known={"y"})
     del columns["text_sha"]
     with pytest.raises(UsageError, match="column 'text_sha' is missing"):
         evaluate(stages, write(tmp_path, columns), known={"y"})
@@ -365,6 +377,11 @@ def test_the_command_prints_differences(stages: Path, tmp_path: Path) -> None:
     assert accuracy.split()[:6] == ["n_staging", "accuracy", "4", "0.750", "0.250", "+0.500"]
     document = json.loads(CliRunner().invoke(main, [*arguments, "--json"]).output)
     assert document["differences"][0]["p"] == 0.5
+    refused = CliRunner().invoke(main, [*arguments, "--archive", str(tmp_path / "reports.parquet")])
+    assert (refused.exit_code, refused.output.count("\n")) == (
+        2,
+        1,
+    ) and "--against gives differences alone" in refused.output
 
 
 def test_the_command_scores_texts_that_are_not_in_training(stages: Path, tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ import tiny  # noqa: E402
 from transformers import AutoConfig, AutoModelForCausalLM  # noqa: E402
 
 from radlite_batch.engine.base import Limits, Run  # noqa: E402
+from radlite_batch.engine.context import Weights  # noqa: E402
 from radlite_batch.engine.engine import Engine  # noqa: E402
 from radlite_batch.engine.formats import file_sha256  # noqa: E402
-from radlite_batch.engine.llama import LlamaModel, Weights  # noqa: E402
+from radlite_batch.engine.llama import LlamaModel  # noqa: E402
 from radlite_batch.engine.merge import merge, read_adapter  # noqa: E402
 from radlite_batch.errors import PackError, UsageError  # noqa: E402
 from radlite_batch.records import Decide, Decided, Prompt, Segment  # noqa: E402

@@ -19,10 +19,11 @@ import tiny  # noqa: E402
 from test_export import random_base  # noqa: E402
 from test_whole_way import RECIPE, call, corpus  # noqa: E402
 
-from radlite_batch.errors import RunChanged  # noqa: E402
+from radlite_batch.errors import RunChanged, UsageError  # noqa: E402
 from training import fit as fitting  # noqa: E402
 from training.cli import main as train  # noqa: E402
 from training.datasets.picture import can_draw  # noqa: E402
+from training.export import export  # noqa: E402
 from training.fit import BEST, CURVE, DEVELOPMENT, OVER, fit  # noqa: E402
 from training.lora import CHECKPOINT, LOG  # noqa: E402
 from training.recipe import load_recipe  # noqa: E402
@@ -91,8 +92,41 @@ def test_what_ended_early_is_left_as_it_is(folder: Path, tmp_path: Path, monkeyp
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     text = (folder / "small.toml").read_text()
     (tmp_path / "other.toml").write_text(text.replace(f"steps = {STEPS}", "steps = 99"))
-    with pytest.raises(RunChanged, match="steps"):
+    with pytest.raises(RunChanged, match="another steps; use"):
         fit(load_recipe(str(tmp_path / "other.toml")), folder / "mix", tmp_path, 1, said.append)
+
+
+def test_another_recipe_or_mix_takes_no_checkpoint_and_no_adapter(folder: Path, tmp_path: Path) -> None:
+    fitted(folder, tmp_path / "out", "no-dev")
+    text = (folder / "small.toml").read_text()
+    assert "alpha = 4" in text
+    (tmp_path / "other.toml").write_text("seed = 7\n" + text.replace("alpha = 4", "alpha = 8"))
+    other = load_recipe(str(tmp_path / "other.toml"))
+    with pytest.raises(RunChanged, match="another lora, seed, mix; use"):
+        fit(other, folder / "mix", tmp_path / "out", 1, lambda line: None)
+    with pytest.raises(UsageError, match=r"best\.pt: trained under another lora than the recipe's"):
+        export(other, tmp_path / "out", tmp_path / "pack", None)
+
+
+def test_a_run_that_makes_its_adapter_worse_gives_back_what_it_began_with(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted(folder, tmp_path / "first", "no-dev")
+    recipe = load_recipe(str(folder / "small.toml"))
+    adapter = export(recipe, tmp_path / "first", tmp_path / "pack", None)[0]
+    seen = scripted(monkeypatch, 0.5, 0.4, 0.3)
+    fit(recipe, folder / "mix", tmp_path / "second", 1, lambda line: None, adapter)
+    assert history(tmp_path / "second") == [(0, 0.5), (1, 0.4), (2, 0.3)]
+    best = torch.load(tmp_path / "second" / BEST, weights_only=True)
+    assert best["step"] == 0
+    assert all(torch.equal(p, seen[0][name]) for name, p in best["parameters"].items())
+
+
+def test_weights_that_leave_nothing_to_draw_are_refused(folder: Path, tmp_path: Path) -> None:
+    text = (folder / "small.toml").read_text()
+    (tmp_path / "none.toml").write_text(text + "\n[tasks]\nn_staging = 0\nm_staging = 0\n")
+    with pytest.raises(UsageError, match="its weights leave no sample of"):
+        fit(load_recipe(str(tmp_path / "none.toml")), folder / "no-dev", tmp_path / "out", 1, lambda line: None)
 
 
 def test_an_evaluation_that_was_cut_short_is_made_again(

@@ -9,6 +9,8 @@ import pytest
 pytest.importorskip("datasets", reason="datasets is not installed; the training extra brings it")
 
 from radlite_batch.errors import RunChanged, UsageError
+from training import score as scoring
+from training.datasets.base import Sample
 from training.datasets.mix import Mix
 from training.prepare import prepare
 from training.score import score_pack
@@ -36,6 +38,23 @@ def test_sources_are_scored_apart_and_once(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").rglob("*.parquet")} == runs
     with pytest.raises(RunChanged):
         score_pack("smol-zero", tmp_path / "mix", tmp_path / "out", said.append)
+
+
+def test_the_test_part_of_a_source_is_scored_apart_and_nothing_is_an_error(tmp_path: Path) -> None:
+    def sample(split: str, subset: str = "") -> Sample:
+        targets = {"n_staging": {"stage": "N0"}}
+        return Sample(
+            "made", f"{split}{subset}", split, f"No nodes, {split}.", targets=targets, split=split, subset=subset
+        )
+
+    parts = {"dev": [sample("dev")], "test": [sample("test"), sample("test", "old")]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "read_prepared", lambda prepared, split: parts.get(split, []))
+        assert score_pack("fake", tmp_path / "mix", tmp_path / "out", lambda line: None) == 0
+        assert set(json.loads((tmp_path / "out" / "scores.json").read_text())) == {"made", "made-test", "made-old-test"}
+        parts.clear()
+        with pytest.raises(UsageError, match="mix: nothing is held out there"):
+            score_pack("fake", tmp_path / "mix", tmp_path / "none", lambda line: None)
 
 
 def test_a_limit_draws_the_same_reports_at_every_call(tmp_path: Path) -> None:

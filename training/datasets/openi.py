@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from radlite_batch.errors import ArchiveError
 from training.datasets.base import Sample, flag, joined
 from training.datasets.files import Record, find, rows
 
@@ -42,7 +43,7 @@ def read(folder: Path) -> Iterator[Sample]:
         if text:
             uid = row.text("uid")
             fields = {name: row.text(name) for name in ("findings", "impression") if row.text(name)}
-            yield Sample("openi", uid, group_of(uid), text, fields, _targets(row, text), split_of(uid))
+            yield Sample("openi", uid, group_of(uid), text, fields, _targets(row, text), split_of(row))
 
 
 def reports(folder: Path) -> Iterator[Record]:
@@ -58,7 +59,10 @@ def group_of(uid: str) -> str:
     return f"openi:{uid}"
 
 
-def split_of(uid: str) -> str:
+def split_of(row: Record) -> str:
+    uid = row.text("uid")
+    if not uid.isdecimal():
+        raise ArchiveError(f"{row.where}: field 'uid' is no number")
     return "dev" if int(uid) % 5 == 0 else "train"
 
 

@@ -31,10 +31,10 @@ def read(folder: Path) -> Iterator[Sample]:
         asked[uid].append(line)
     for uid, lines in asked.items():
         for line in _few(lines) if texts[uid] else ():
-            question, answer = line.text("question"), ", ".join(line.of("answer", list))
+            question, answer = line.text("question"), ", ".join(map(str, line.of("answer", list)))
             targets = {"radiology_qa": {"answer": answer}}
             name = f"{uid}:{question}"
-            group, split = openi.group_of(uid), openi.split_of(uid)
+            group, split = openi.group_of(uid), openi.split_of(line)
             yield Sample("radrestruct", name, group, texts[uid], {"question": question}, targets, split)
 
 
