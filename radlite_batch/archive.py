@@ -7,9 +7,9 @@ read arrives as a Report with a `problem`.
 What becomes of oddities: ids stay strings, as written; a missing id is null and its row goes on; duplicate ids keep
 both rows, told apart by source_row; NUL and control characters are text; a byte order mark is removed; blank lines
 are no records; a line with too few or too many fields, broken quoting or undecodable bytes is a row with a problem;
-a quote that never closes, or broken quoting in a field that may go on, ends the survey with an error, because the rows
-behind it cannot be told apart. Where a filter asks for dates, a row without one is outside it, and a row whose date
-cannot be read has a problem.
+a quote that never closes, broken quoting in a field that may go on, or a carriage return that alone ends a line, ends
+the survey with an error, because the rows behind it cannot be told apart. Where a filter asks for dates, a row without
+one is outside it, and a row whose date cannot be read has a problem.
 
 Files of a remote archive are read from copies on this host's disk (see storage); plans and messages name their URL.
 """
@@ -33,6 +33,7 @@ from radlite_batch.storage import is_remote, listed, local, plain, shown
 FIELDS = (
     "findings", "impression", "prior_text", "premise", "hypothesis", "question", "patient_id", "study_date", "modality",
 )  # fmt: skip
+_FACTS = ("patient_id", "study_date", "modality")  # fields that are no text
 ENCODINGS = ("utf-8", "latin-1", "cp1252")
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 _DAY = re.compile(r"\s*(\d{4}-\d\d-\d\d|\d{8}(?=\D|\d{6}|$))")  # DICOM writes 20241231, with a time 20241231235959
@@ -68,6 +69,11 @@ class Filter:
     def dated(self) -> bool:
         return bool(self.date_from or self.date_to)
 
+    @property
+    def reversed(self) -> bool:
+        """Whether no day can lie inside."""
+        return bool(self.date_to) and self.date_from > self.date_to
+
 
 def day_of(value: str) -> str | None:
     """The day that a date or a time begins with, as 2024-12-31; None where it is written neither so nor 20241231."""
@@ -87,6 +93,11 @@ class ArchiveSpec:
     encoding: str = "utf-8"
     filter: Filter = Filter()
 
+    @property
+    def text_columns(self) -> set[str]:
+        """Columns of what a report says."""
+        return {*self.text, *(self.columns.get(key, key) for key in FIELDS if key not in _FACTS)}
+
 
 @dataclass(frozen=True, slots=True)
 class SurveyedFile:
@@ -99,40 +110,74 @@ class SurveyedFile:
     shard_starts: tuple[int, ...] = ()
 
 
-def discover(paths: Sequence[str]) -> list[Path]:
-    """The archive's files in planned order: as given, folders and globs sorted by path. Raises ArchiveError.
+def discover(paths: Sequence[str], output: Path | None = None) -> list[Path]:
+    """The archive's files in planned order: as given, folders and globs sorted by path, without those in `output`.
 
-    Of remote files it gives their copies, brought up to date."""
-    found: dict[Path, None] = {}
+    A file that is named by several links is one. Of remote files it gives their copies, brought up to date. Raises
+    ArchiveError, also where nothing but files of the output is left of a path."""
+    found: dict[Path, Path] = {}  # by what they are behind all links
     for given in paths:
-        path = Path(plain(given))
-        if is_remote(given):
-            files = _copies(given)
-        elif path.is_dir():
-            files = sorted(_below(path))
-        elif path.is_file():
-            files = [path]
-        else:
-            files = sorted(Path(p) for p in glob.glob(plain(given), recursive=True) if Path(p).is_file())
+        files = _files(given)
         if not files:
             raise ArchiveError(f"{given}: no CSV or Parquet file there")
+        if output is not None:
+            own = _real(output)
+            files = [file for file in files if not _real(file).is_relative_to(own)]
+            if not files:
+                raise ArchiveError(f"{given}: lies in the output folder {shown(output)}; name another output")
         for file in files:
-            if not is_utf8(str(file)):
-                raise ArchiveError(f"{os.fsencode(file)!r}: its name is not UTF-8; rename it")
+            # A link keeps its name: what it leads to may have one that does not say what it is.
+            name, real = file if is_remote(given) else _real(file.parent) / file.name, _real(file)
+            if not is_utf8(str(name)):
+                raise ArchiveError(f"{os.fsencode(name)!r}: its name is not UTF-8; rename it")
             if file.suffix.lower() not in KINDS:
                 raise ArchiveError(f"{file}: not a .csv or .parquet file")
-            found[file if is_remote(given) else file.resolve()] = None
-    return list(found)
+            if name == real or real not in found:
+                found[real] = name
+    return list(found.values())
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _files(given: str) -> list[Path]:
+    """The files that a path, folder, glob or URL stands for. Raises ArchiveError where it cannot be looked into."""
+    if is_remote(given):
+        return _copies(given)
+    path = Path(plain(given))
+    try:
+        if path.is_file():
+            return [path]
+        matched = [path] if path.is_dir() else map(Path, glob.glob(plain(given), recursive=True))
+        return sorted(file for each in matched for file in (_below(each) if each.is_dir() else _itself(each)))
+    except OSError as error:
+        raise ArchiveError(f"{error.filename or given}: {error.strerror}") from None
+
+
+def _itself(path: Path) -> list[Path]:
+    """A file, or a link to one: a broken one is named when it is to be read."""
+    return [path] if path.is_file() or path.is_symlink() else []
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """A folder's files, hidden ones left out. Raises ArchiveError where one would be read if it were unpacked."""
-    for path in folder.rglob("*"):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+    """A folder's files, those behind links too, hidden ones left out.
+
+    Raises OSError where a folder cannot be read, ArchiveError where a file would be read if it were unpacked."""
+    walked = {_real(folder)}  # links may lead in a circle
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        inside = {_real(Path(parent, name)): name for name in sorted(folders) if not name.startswith(".")}
+        folders[:] = [name for real, name in inside.items() if real not in walked]
+        walked.update(inside)
+        for path in (file for name in names if not name.startswith(".") for file in _itself(Path(parent, name))):
             if path.suffix.lower() in KINDS:
                 yield path
             elif path.suffix.lower() in _PACKED and Path(path.stem).suffix.lower() in KINDS:
                 raise ArchiveError(f"{path}: packed; unpack it, or move it out of the folder")
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _copies(url: str) -> list[Path]:

@@ -16,7 +16,7 @@ from radlite_batch.archive import ArchiveSpec
 from radlite_batch.bench.compare import ENGINE, SYSTEMS, bench
 from radlite_batch.bench.server import SLOTS
 from radlite_batch.completion import complete_packs, complete_tasks, completion_command
-from radlite_batch.console import ErrorGroup, OutputFolder
+from radlite_batch.console import NAME, ErrorGroup, OutputFolder
 from radlite_batch.errors import RadliteError, UsageError
 from radlite_batch.export.commands import export_command
 from radlite_batch.job import Job, Output, load_job
@@ -56,8 +56,8 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--tasks", help="Tasks, separated by commas; see `radlite tasks`.", shell_complete=complete_tasks),
         click.option("--output", type=OutputFolder(lambda out: None), help="Output folder, or its URL."),
         click.option("--pack", help="Built-in pack or pack file; see `radlite packs`.", shell_complete=complete_packs),
-        click.option("--id-column", help="Column of the report's id [report_id]."),
-        click.option("--text-column", help="Column of the text, or several, separated by commas [text]."),
+        click.option("--id-column", type=NAME, help="Column of the report's id [report_id]."),
+        click.option("--text-column", type=NAME, help="Column of the text, or several, separated by commas [text]."),
         click.option("--workers", type=click.IntRange(1), help="Worker processes [as many as cores and memory allow]."),
         click.option("--limit", type=click.IntRange(1), help="Only the first N rows."),
         click.option("--until", help="Local time, like 06:00, after which no work is begun."),
@@ -130,7 +130,7 @@ def _end(do: Callable[[Any, Progress], RunSummary], of: Any, out: Path) -> None:
 @main.command("retry")
 @click.argument("out", type=OutputFolder())
 def retry_command(out: Path) -> None:
-    """Answer a run's failed rows again, and whatever it left undone.
+    """Answer a run's failed rows again, and whatever it left undone; make damaged parts again.
 
     All other rows stay as they are. Rows that fail for their input's sake, such as undecodable bytes, fail again.
 
@@ -236,6 +236,9 @@ def packs_command(action: str | None, name: str | None) -> None:
     """List the built-in packs; `verify` loads and checks their files.
 
     \b
+    Exit codes: 2 a pack that was named or verified is not usable; else 0.
+
+    \b
     Example: radlite packs verify --pack smol
     """
     failed = False
@@ -250,7 +253,7 @@ def packs_command(action: str | None, name: str | None) -> None:
         except RadliteError as error:
             failed = True
             click.echo(f"{Path(each).stem:<16}not usable: {str(error).removeprefix(f'{BUILT_IN}/')}")
-    if failed and action:
+    if failed and (action or name):
         sys.exit(2)
 
 
@@ -291,12 +294,12 @@ def doctor_command(pack: str) -> None:
 
 
 @main.command("bench")
-@click.option("--input", "inputs", multiple=True, required=True, help="CSV or Parquet file, folder or glob.")
+@click.option("--input", "inputs", multiple=True, required=True, type=NAME, help="CSV or Parquet file, folder, glob.")
 @click.option("--tasks", required=True, help="Tasks, separated by commas.", shell_complete=complete_tasks)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the result.")
 @click.option("--pack", default="smol", show_default=True, help="Pack name or file.", shell_complete=complete_packs)
-@click.option("--id-column", default="report_id", show_default=True, help="Column of the report's id.")
-@click.option("--text-column", default="text", show_default=True, help="Column of the text, or several.")
+@click.option("--id-column", default="report_id", show_default=True, type=NAME, help="Column of the report's id.")
+@click.option("--text-column", default="text", show_default=True, type=NAME, help="Column of the text, or several.")
 @click.option("--reports", type=click.IntRange(1), default=256, show_default=True, help="Distinct reports to answer.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Times every system is measured.")
 @click.option("--loop-reports", type=click.IntRange(1), default=16, show_default=True, help="Reports for plain loop.")

@@ -1,5 +1,6 @@
 """What the two commands have in common: an error is one line, and quotes no report; an output may be a URL."""
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,12 +18,9 @@ class ErrorGroup(click.Group):
     """Prints errors as one line, ours and those of a command line, and exits with their code."""
 
     def parse_args(self, context: click.Context, arguments: list[str]) -> list[str]:
-        bare = not arguments
         try:
             return super().parse_args(context, arguments)
         except click.UsageError as error:
-            if bare:  # click answers with the help
-                raise
             _refuse(error, context)
 
     def invoke(self, context: click.Context) -> Any:
@@ -41,8 +39,9 @@ class ErrorGroup(click.Group):
             click.echo(f"{self.name}: the Python package {error.name!r} is not installed; {hint}", err=True)
             sys.exit(1)
         except Exception as error:
-            if isinstance(error, OSError) and error.filename:
-                click.echo(f"{self.name}: {error.filename}: {error.strerror}", err=True)
+            if isinstance(error, OSError) and error.errno:  # without a name where it is a stream that is refused
+                place = f"{error.filename}: " if error.filename else ""
+                click.echo(f"{self.name}: {place}{os.strerror(error.errno)}", err=True)
                 sys.exit(1)
             # The message of a stranger's exception may quote a report: say where it happened, not what it says.
             places = "".join(traceback.format_tb(error.__traceback__))
@@ -52,11 +51,27 @@ class ErrorGroup(click.Group):
 
 def _refuse(error: click.UsageError, context: click.Context) -> NoReturn:
     """Says in one line what is wrong with a command line, and where the right one is described."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # since click 8.2; its answer is the help
+        raise error
     command = (error.ctx or context).command_path
     problem = " ".join(error.format_message().split()).removesuffix(".").replace(". Did you", "; did you")
     hint = "" if problem.endswith("?") else f"; see `{command} --help`"
     click.echo(f"{command}: {problem[:1].lower()}{problem[1:]}{hint}", err=True)
     sys.exit(error.exit_code)
+
+
+class _Name(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.5
+    """Names, separated by commas, or one; not "", which an unset variable of a script leaves."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> str:
+        if not str(value).strip(" ,"):
+            self.fail("it names nothing", param, context)
+        return str(value)
+
+
+NAME = _Name()
 
 
 class OutputFolder(click.ParamType):  # type: ignore[type-arg, unused-ignore]  # generic since click 8.5
@@ -70,6 +85,8 @@ class OutputFolder(click.ParamType):  # type: ignore[type-arg, unused-ignore]  #
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Path:
         if isinstance(value, Path):
             return value
+        if not storage.plain(value):
+            self.fail("it names nothing", param, context)
         out = storage.folder(value) if storage.is_remote(value) else Path(storage.plain(value))
         self._bring(out)
         return out

@@ -16,6 +16,7 @@ from radlite_batch.report import answer_columns, committed_parts, identity_chang
 from radlite_batch.results.commit import commit, make_folder
 from radlite_batch.results.csv import safe_cells
 from radlite_batch.results.manifest import Manifest, read_manifest
+from radlite_batch.results.parts import readable, scan
 from radlite_batch.storage import shown
 from radlite_batch.tasks.base import Column, Task
 from radlite_batch.tasks.registry import TASKS
@@ -64,18 +65,20 @@ class Diff:
 
 
 def compare(before: Path, after: Path) -> Diff:
-    """Compares the tasks that both runs have. Raises UsageError where there are none, or no rows to compare."""
+    """Compares the tasks that both runs have. Raises UsageError where there are none, or no rows to compare;
+    OutputError where a part is damaged or gone."""
     manifests = (_manifest(before), _manifest(after))
     parts = tuple(committed_parts(out, manifest) for out, manifest in zip((before, after), manifests, strict=True))
     names = [name for name in TASKS if name in parts[0] and name in parts[1]]
     if not names:
         raise UsageError(f"{shown(before)} and {shown(after)}: no task that both have answered")
     key = "source_row" if same_files(*manifests) else "report_id"
-    tasks = [_task_diff(TASKS[name], key, parts[0][name], parts[1][name]) for name in names]
+    with readable(before, after):
+        tasks = [_task_diff(TASKS[name], key, parts[0][name], parts[1][name]) for name in names]
+        totals = [scan(of[names[0]]).select(pl.len()).collect().item() for of in parts]
     matched = tasks[0].rows
     if not matched:
         raise UsageError(f"{shown(before)} and {shown(after)}: no report is in both")
-    totals = [pl.scan_parquet(of[names[0]]).select(pl.len()).collect().item() for of in parts]
     changes = identity_changes(*manifests)
     return Diff(before, after, changes, key, (totals[0] - matched, totals[1] - matched), tasks)
 
@@ -156,7 +159,7 @@ def _task_diff(task: Task, key: str, before: Sequence[Path], after: Sequence[Pat
 
 def _answers(columns: Sequence[Column], key: str, parts: Sequence[Path]) -> pl.LazyFrame:
     """The rows that can be matched, with an answer in words, or a status in brackets, under each column's name."""
-    rows = pl.scan_parquet(list(parts))
+    rows = scan(parts)
     if key == "report_id":
         rows = rows.filter(pl.col("report_id").is_not_null() & pl.col("report_id").is_unique())
     status = pl.concat_str(pl.lit("("), "status", pl.lit(")"))

@@ -82,8 +82,11 @@ class Job:
     def __post_init__(self) -> None:
         tasks_named(self.tasks)
         checks = (
-            (bool(self.archive.paths), "archive.paths names no file"),
+            (bool(self.archive.paths) and all(map(storage.plain, self.archive.paths)), "archive.paths names no file"),
             (bool(self.archive.text), "archive.text names no column"),
+            (self.archive.report_id not in self.archive.text_columns,
+             f"archive.report_id or --id-column: {self.archive.report_id!r} is a column of text; name that of the ids"),
+            (not self.archive.filter.reversed, "archive.filter.date_from lies after date_to"),
             (self.archive.encoding in ENCODINGS, f"archive.encoding must be one of {', '.join(ENCODINGS)}"),
             (self.limits.overlong in OVERLONG, f"limits.overlong must be one of {', '.join(OVERLONG)}"),
             (self.limits.max_rows is None or self.limits.max_rows > 0, "limits.max_rows must be above 0"),
@@ -127,7 +130,7 @@ def parse_until(until: str) -> datetime.time:
 def load_job(path: Path) -> Job:
     """Reads and checks a job file. Raises JobError naming file and key."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         hint = "give a job's .toml file, or --input, --tasks and --output"
         raise JobError(f"{path}: {error.strerror}; {hint}") from None
@@ -165,7 +168,7 @@ def _job(document: Mapping[str, Any], folder: Path) -> Job:
         ),
         tasks=_strings(tasks, "tasks.run"),
         output=Output(
-            storage.folder(_get(output, "output.path", str), folder),
+            _folder(output, folder),
             _get(output, "output.private", bool, True),
             _get(output, "output.shard_rows", int, 256),
         ),
@@ -177,7 +180,15 @@ def _job(document: Mapping[str, Any], folder: Path) -> Job:
 
 
 def _placed(folder: Path, name: str) -> str:
-    return name if storage.is_remote(name) else str(folder / storage.plain(name))
+    path = storage.plain(name)
+    return name if storage.is_remote(name) or not path else str(folder / path)
+
+
+def _folder(table: Mapping[str, Any], folder: Path) -> Path:
+    name = _get(table, "output.path", str)
+    if not storage.plain(name):
+        raise JobError("output.path names no folder")
+    return storage.folder(name, folder)
 
 
 def _columns(table: Mapping[str, Any]) -> dict[str, str]:

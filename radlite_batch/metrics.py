@@ -10,18 +10,17 @@ import os
 import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from radlite_batch.console import OutputFolder
-from radlite_batch.errors import UsageError
+from radlite_batch.errors import RadliteError
 from radlite_batch.records import STATUSES
-from radlite_batch.results.commit import commit, read_json
-from radlite_batch.results.manifest import run_folder
+from radlite_batch.results.commit import commit
 from radlite_batch.results.mirror import refresh
+from radlite_batch.results.summary import read_summary
 from radlite_batch.status import read_status
 from radlite_batch.storage import url_of
 
@@ -52,11 +51,13 @@ class Gauge:
 def metrics(out: Path, exit_code: int | None = None) -> str:
     """The figures of the run in `out`. exit_code: that of the process which just ended, where the caller knows it.
 
-    A run that could not begin leaves no trace in its output, so that its exit code is all there is to say: without
-    one, an output where no run was planned raises UsageError."""
+    A run that could not begin leaves no trace in its output, and one that damage ended a trace that cannot be read, so
+    that its exit code is all there is to say. Without one it raises UsageError where no run was planned, OutputError
+    where the output is damaged or cannot be reached, OSError where it may not be read."""
     try:
+        refresh(out, tables=False)
         gauges = _gauges(out, read_status(out), exit_code)
-    except UsageError:
+    except (RadliteError, OSError):
         if exit_code is None:
             raise
         gauges = [_exit_code(exit_code)]
@@ -77,7 +78,7 @@ def _gauges(out: Path, status: Mapping[str, Any], exit_code: int | None) -> list
         Gauge("radlite_rows_planned", "Rows of the archive that the output is to answer.").add(status["rows"]),
         Gauge("radlite_rows_done", "Rows of the archive that have their outcome.").add(status["rows_done"]),
         rows,
-        *_last_execution(run_folder(out) / "summary.json"),
+        *_last_execution(read_summary(out)),
     ]
 
 
@@ -86,11 +87,10 @@ def _exit_code(code: int | None) -> Gauge:
     return Gauge("radlite_exit_code", about).add(math.nan if code is None else code)
 
 
-def _last_execution(path: Path) -> list[Gauge]:
+def _last_execution(last: Mapping[str, Any] | None) -> list[Gauge]:
     """What only the run's own summary knows; a run that was killed has not written one."""
-    if not path.exists():
+    if last is None:
         return []
-    last = read_json(path)
     tokens = Gauge("radlite_tokens", "Tokens of all committed work: asked without sharing, computed with it, ...")
     for kind in _TOKENS:
         tokens.add(last["tokens"].get(kind, 0), kind=kind)
@@ -129,7 +129,7 @@ def _parse_exit(context: click.Context, option: click.Parameter, text: str | Non
 
 
 @click.command("metrics")
-@click.argument("out", type=OutputFolder(partial(refresh, tables=False)))
+@click.argument("out", type=OutputFolder(lambda out: None))
 @click.option(
     "--output", "target", type=click.Path(path_type=Path), help="File to write, ending in .prom [standard output]."
 )
@@ -138,7 +138,7 @@ def metrics_command(out: Path, target: Path | None, exit_code: int | None) -> No
     """Say a run's figures in the Prometheus text format, for node_exporter's textfile collector.
 
     The file is replaced as a whole and may be read by everybody; it holds counts, sizes and times. With --exit-code it
-    is written for a run that could not begin, too.
+    is written for a run that could not begin, or whose output cannot be read, too.
 
     \b
     Exit codes: 0 the figures are written; 2 no run there, and no exit code given.

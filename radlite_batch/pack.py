@@ -167,7 +167,7 @@ def load_pack(name: str) -> Pack:
             raise PackError(f"{path}: no such pack file; `radlite packs` lists the built-in ones")
         raise PackError(f"no pack {name!r}{did_you_mean(name, pack_names())}")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PackError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -247,7 +247,7 @@ def _model(name: str, table: Mapping[str, Any]) -> ModelSpec:
 def _templates(path: Path, routes: Mapping[str, str]) -> dict[str, Template]:
     """The pack's own prompts: one table per task with text, and system, max_tokens, stop."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError:
         raise PackError(f"prompts: {path} is not there; a pack of style 'own' brings its prompts") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -1,7 +1,6 @@
 """What a run will do: files, shards, models, and the split of the machine into processes and threads, with reasons."""
 
 import hashlib
-import itertools
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from radlite_batch.executor import Placement
 from radlite_batch.job import Job, Output, RunLimits, Workers
 from radlite_batch.pack import Pack, load_pack
 from radlite_batch.placement import Placed, place
-from radlite_batch.records import Shard
+from radlite_batch.records import Report, Shard
 from radlite_batch.results.manifest import Manifest, read_manifest, refuse_changes
 from radlite_batch.results.mirror import refresh
 from radlite_batch.results.schemas import SCHEMA_VERSION
@@ -77,7 +76,7 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     names = tuple(task.name for task in tasks)
     routes = pack.routes_of(names)
     # What is cheap to check comes before the models, which may take half a minute the first time.
-    found = [path for path in discover(job.archive.paths) if not path.is_relative_to(os.path.abspath(job.output.path))]
+    found = discover(job.archive.paths, job.output.path)
     stamps = {shown(path): (path, *_stamp(path)) for path in found}
     needs_text = any(task.uses_text for task in tasks)
     old = read_manifest(job.output.path)
@@ -207,17 +206,30 @@ def describe(plan: Plan) -> list[str]:
 
 
 def estimate(plan: Plan, reports: int = 24) -> tuple[float, float]:
-    """(reports per hour, seconds for the whole run), by answering the first reports in this process."""
-    done, seconds = 0, 0.0
-    for item in plan.manifest.items[: len(plan.manifest.routes)]:
-        chosen = list(
-            itertools.islice(ArchiveReader(plan.job.archive, plan.setting.needs_text).reports(item.shard), reports)
-        )
-        engine = open_engine(plan.setting.models[item.model], plan.setting.threads)
+    """(reports per hour, seconds for the whole run), by answering the first reports in this process.
+
+    (0, 0) where the filter admits none. Raises ArchiveError."""
+    chosen, read = _first_reports(plan, reports)
+    if not chosen:
+        return 0.0, 0.0
+    seconds = 0.0
+    for model, tasks in plan.manifest.routes.items():
+        engine = open_engine(plan.setting.models[model], plan.setting.threads)
         begin = time.perf_counter()
-        answer_reports(engine, plan.setting, item.tasks, chosen, {})
+        answer_reports(engine, plan.setting, tasks, chosen, {})
         seconds += time.perf_counter() - begin
-        done = len(chosen)
         engine.close()
-    rate = done / seconds * plan.placement.processes if seconds else 0.0
-    return rate * 3600, plan.manifest.rows / rate if rate else 0.0
+    rate = len(chosen) / seconds * plan.placement.processes
+    return rate * 3600, plan.manifest.rows * len(chosen) / read / rate
+
+
+def _first_reports(plan: Plan, most: int) -> tuple[list[Report], int]:
+    """The first reports that the filter admits, and how many rows were read for them."""
+    reader, chosen, read = ArchiveReader(plan.job.archive, plan.setting.needs_text), list[Report](), 0
+    for report in (report for shard in plan.manifest.shards for report in reader.reports(shard)):
+        read += 1
+        if report.problem or plan.job.archive.filter.admits(report):
+            chosen.append(report)
+        if len(chosen) == most:
+            break
+    return chosen, read

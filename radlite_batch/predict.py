@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from radlite_batch.archive import FIELDS, ArchiveSpec
+from radlite_batch.archive import FIELDS, ArchiveSpec, is_utf8
 from radlite_batch.engine.open import open_engine
 from radlite_batch.errors import UsageError, did_you_mean
 from radlite_batch.pack import load_pack
@@ -15,7 +15,9 @@ from radlite_batch.worker import Setting, answer_reports
 
 
 def from_input() -> str:
-    """The report on standard input. Raises UsageError where it is not UTF-8."""
+    """The report on standard input. Raises UsageError where that is closed or not UTF-8."""
+    if sys.stdin is None:
+        raise UsageError("standard input is closed; give the report with --text")
     try:
         return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -33,6 +35,9 @@ def predict(
     for name in fields:
         if name not in FIELDS:
             raise UsageError(f"unknown field {name!r}{did_you_mean(name, FIELDS)}")
+    for name, value in {"text": text, **fields}.items():
+        if not is_utf8(value):
+            raise UsageError(f"{name}: it is not UTF-8")
     names = [task.name for task in tasks_named(tasks)]
     pack = load_pack(pack_name)
     report = Report(0, None, text, dict(fields))

@@ -10,11 +10,12 @@ from typing import Any
 
 import polars as pl
 
-from radlite_batch.errors import UsageError
-from radlite_batch.results.commit import read_json
+from radlite_batch.errors import OutputError
 from radlite_batch.results.manifest import Manifest, read_manifest, read_receipts, run_folder
-from radlite_batch.results.summary import RunSummary
+from radlite_batch.results.parts import readable, scan
+from radlite_batch.results.summary import RunSummary, read_summary
 from radlite_batch.status import read_status
+from radlite_batch.storage import shown
 from radlite_batch.tasks.base import Column, FreeText, Task
 from radlite_batch.tasks.registry import TASKS
 
@@ -90,7 +91,9 @@ class RunFigures:
 
 
 def gather(out: Path) -> RunFigures:
-    """Everything the page shows of a run, whether it is complete, stopped or running. Raises UsageError."""
+    """Everything the page shows of a run, whether it is complete, stopped or running.
+
+    Raises UsageError where no run was planned, OutputError where something of it is damaged or gone."""
     status = read_status(out)
     manifest = read_manifest(out)
     assert manifest is not None
@@ -105,9 +108,10 @@ def gather(out: Path) -> RunFigures:
             failures.update((failure["reason"], failure["status"], failure["task"]) for failure in receipt["failures"])
             work.append(_work(receipt))
     parts = committed_parts(out, manifest)
-    tasks = {name: _task_figures(TASKS[name], entry.status, parts[name]) for name, entry in totals.tasks.items()}
+    with readable(out):
+        tasks = {name: _task_figures(TASKS[name], entry.status, parts[name]) for name, entry in totals.tasks.items()}
     return RunFigures(
-        out, status, manifest, totals, _summary(out), Sample(tasks, lengths), _failures(failures),
+        out, status, manifest, totals, read_summary(out) or {}, Sample(tasks, lengths), _failures(failures),
         sorted(work, key=lambda item: item.begin), _executions(out),
     )  # fmt: skip
 
@@ -120,13 +124,13 @@ def receipts_by_shard(out: Path, manifest: Manifest) -> Iterator[list[dict[str, 
 
 
 def committed_parts(out: Path, manifest: Manifest) -> dict[str, list[Path]]:
-    """The Parquet parts of each task that have a receipt. Raises UsageError where one is gone."""
+    """The Parquet parts of each task that have a receipt. Raises OutputError where one is gone."""
     parts: dict[str, list[Path]] = {}
     for receipts in receipts_by_shard(out, manifest):
         for task, entry in (pair for receipt in receipts for pair in receipt["tasks"].items()):
             path = out / entry["path"]
             if not path.exists():
-                raise UsageError(f"{path}: a receipt names this part, but it is not there")
+                raise OutputError(f"{shown(path)}: a receipt names this part, but it is not there")
             parts.setdefault(task, []).append(path)
     return parts
 
@@ -170,7 +174,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _task_figures(task: Task, status: Mapping[str, int], parts: Sequence[Path]) -> TaskFigures:
-    answered = pl.scan_parquet(list(parts)).filter(pl.col("status") == "ok")
+    answered = scan(parts).filter(pl.col("status") == "ok")
     sure = pl.col("confidence").cast(pl.Float64)
     by_bin = (
         answered.select(sure).drop_nulls()
@@ -214,11 +218,6 @@ def _failures(counts: Counter[tuple[str, str, str]]) -> list[Failure]:
         together.setdefault((reason, status), {})[task] = n
     found = [Failure(*key, max(tasks.values()), tuple(tasks)) for key, tasks in together.items()]
     return sorted(found, key=lambda failure: (-failure.rows, failure.reason))
-
-
-def _summary(out: Path) -> dict[str, Any]:
-    path = run_folder(out) / "summary.json"
-    return read_json(path) if path.exists() else {}
 
 
 def _executions(out: Path) -> list[Execution]:

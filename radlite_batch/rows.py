@@ -88,6 +88,9 @@ class _CsvRows:
             except csv.Error as error:
                 if "unexpected end of data" in str(error):
                     raise ArchiveError(f"{self._path} line {line}: a quoted field is never closed") from None
+                if "new-line character seen in unquoted field" in str(error):  # it would take rows for one
+                    said = "a carriage return alone ends a line; save it with LF or CRLF"
+                    raise ArchiveError(f"{self._path} line {lines.number}: {said}") from None
                 if not lines.seem_closed(line):
                     said = "broken quoting in a field that may go on; where the next row begins cannot be told"
                     raise ArchiveError(f"{self._path} line {line}: {said}") from None
@@ -155,7 +158,7 @@ class _ParquetRows:
 
     def read(self, shard: Shard) -> Iterator[tuple[Sequence[str | None], str | None]]:
         if self._batches is None or shard.start < self._position:
-            self._batches = self._file.iter_batches(1024, columns=self.names)
+            self._batches = self._file.iter_batches(1024, columns=self.names, use_threads=False)
             self._batch, self._position = [], 0
         row = shard.start
         while row < shard.start + shard.rows:
@@ -187,6 +190,8 @@ def _is_readable(kind: pa.DataType) -> bool:
 
 
 def _strings(column: pa.Array) -> list[str | None]:
+    if pa.types.is_dictionary(column.type):  # taken word by word: a cast would check them as UTF-8
+        return _strings(column.dictionary.take(column.indices))
     if isinstance(column.type, pa.BaseExtensionType):  # UUIDs
         return [None if v is None else str(v) for v in column.to_pylist()]
     if pa.types.is_floating(column.type):  # ids of a table with missing ones; NaN is missing too

@@ -32,7 +32,6 @@ from radlite_batch.results.commit import (
     locked,
     make_folder,
     mend_log,
-    read_json,
     remove,
     upload,
 )
@@ -42,12 +41,15 @@ from radlite_batch.results.manifest import (
     read_committed,
     read_manifest,
     read_receipts,
+    receipt_path,
     run_folder,
+    withdraw,
     write_manifest,
 )
 from radlite_batch.results.mirror import keep, pull
-from radlite_batch.results.summary import EXIT_COMPLETE, EXIT_INCOMPLETE, RunSummary, host
-from radlite_batch.results.tables import staging_folder
+from radlite_batch.results.parts import readable, scan
+from radlite_batch.results.summary import EXIT_COMPLETE, EXIT_INCOMPLETE, RunSummary, host, read_summary
+from radlite_batch.results.tables import part_path, staging_folder
 from radlite_batch.storage import use_endpoint
 from radlite_batch.watch import Watch
 
@@ -69,7 +71,7 @@ def run(job: Job, progress: Progress | None = None) -> RunSummary:
 
 
 def retry(out: Path, progress: Progress | None = None) -> RunSummary:
-    """Answers the failed rows of a run again, and what it left undone; all other rows stay as they are.
+    """Answers again the failed rows of a run, what it left undone, and what damaged parts held; all else stays.
 
     Raises as run does, and UsageError where no run was planned."""
     with _signals():
@@ -92,7 +94,7 @@ def _run(job: Job, progress: Progress, again: bool) -> RunSummary:
         pull(out)
         if read_manifest(out) != plan.old:  # another run came between
             plan = make_plan(job, progress.say)
-        committed = read_committed(out, plan.manifest)
+        committed = read_committed(out, plan.manifest, checksums=again)
         todo = [item for item in plan.manifest.items if item.name not in committed.items]
         todo += _failed(plan, committed) if again else []
         done = None if todo else _finished_summary(plan, committed)
@@ -100,6 +102,9 @@ def _run(job: Job, progress: Progress, again: bool) -> RunSummary:
             return done
         if (out / "_SUCCESS").exists():
             remove(out / "_SUCCESS")
+        for item in todo:
+            if not item.only:  # what it vouches for is damaged or gone, and whoever goes on must know
+                withdraw(receipt_path(out, item))
         for left in staging_folder(out).iterdir():  # what a killed run left half-written
             remove(left)
         mend_log(run_folder(out) / "log.jsonl")
@@ -160,7 +165,7 @@ def _sum_up(plan: Plan, watch: Watch, code: int) -> RunSummary:
     summary = summarise(plan, watch, "stopped", code)
     if not watch.pending and summary.shards_done == summary.shards:
         summary.state, summary.exit_code = "complete", EXIT_INCOMPLETE if summary.unanswered else EXIT_COMPLETE
-        summary.duplicate_ids = _duplicate_ids(out)
+        summary.duplicate_ids = _duplicate_ids(plan)
     keep(out)
     commit_json(run_folder(out) / "summary.json", staging_folder(out), summary.document())
     watch.log("end", state=summary.state, exit_code=summary.exit_code, rows=summary.rows_done)
@@ -207,19 +212,20 @@ def _finished_summary(plan: Plan, committed: Committed) -> RunSummary | None:
     out = plan.job.output.path
     if not (out / "_SUCCESS").exists() or len(committed.shards) < len(plan.manifest.shards):
         return None
-    try:
-        document = read_json(run_folder(out) / "summary.json")
-    except OutputError:
+    document = read_summary(out)
+    if document is None:
         return None  # it is written again
     del document["sha256"]
     return RunSummary(**document)
 
 
-def _duplicate_ids(out: Path) -> int:
+def _duplicate_ids(plan: Plan) -> int:
     """Rows whose id another row has too."""
-    ids = pl.scan_parquet(out / "wide" / "*.parquet").select(pl.col("report_id").drop_nulls())
-    counts = ids.group_by("report_id").len().filter(pl.col("len") > 1).select(pl.col("len").sum())
-    return int(counts.collect(engine="streaming").item())
+    out = plan.job.output.path
+    ids = scan(part_path(out, "wide", shard.number) for shard in plan.manifest.shards)
+    counts = ids.select(pl.col("report_id").drop_nulls()).group_by("report_id").len().filter(pl.col("len") > 1)
+    with readable(out):
+        return int(counts.select(pl.col("len").sum()).collect(engine="streaming").item())
 
 
 _asked: list[int] = []  # numbers of the signals that came

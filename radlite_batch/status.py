@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from radlite_batch.errors import UsageError
-from radlite_batch.results.commit import is_locked, read_json
+from radlite_batch.results.commit import is_locked
 from radlite_batch.results.manifest import finished_path, lock_path, read_manifest, read_receipts, run_folder
+from radlite_batch.results.summary import read_summary
 from radlite_batch.storage import shown
 
 _LAST = 4096  # bytes that hold the last line of a log
@@ -22,24 +23,28 @@ def _ended(log: Path) -> bool:
 
 
 def read_status(out: Path) -> dict[str, Any]:
-    """state: complete, running, stopped. Rows and statuses count committed work. Raises UsageError."""
+    """state: complete, running, stopped. Rows and statuses count committed work; rows outside the filter count nowhere.
+
+    Raises UsageError where no run was planned, OutputError where manifest or a receipt is damaged."""
     manifest = read_manifest(out)
     if manifest is None:
         raise UsageError(f"{shown(out)}: no run was planned there")
-    shards = [shard for shard in manifest.shards if finished_path(out, shard.number).exists()]
+    shards = done = filtered = 0
     tasks: dict[str, Counter[str]] = {}
-    for item in manifest.items:
-        for receipt in read_receipts(out, [item]).values():
-            for task, entry in receipt["tasks"].items():
-                tasks.setdefault(task, Counter()).update(entry["status"])
+    for shard in manifest.shards:
+        receipts = list(read_receipts(out, manifest.items_of(shard)).values())
+        for task, entry in (pair for receipt in receipts for pair in receipt["tasks"].items()):
+            tasks.setdefault(task, Counter()).update(entry["status"])
+        filtered += receipts[0]["filtered"] if receipts else 0
+        if receipts and finished_path(out, shard.number).exists():
+            shards, done = shards + 1, done + receipts[0]["rows"]
     state = "complete" if (out / "_SUCCESS").exists() else "running" if is_locked(lock_path(out)) else "stopped"
-    path = run_folder(out) / "summary.json"
-    last = read_json(path) if path.exists() else {"state": None}
+    last = read_summary(out) or {"state": None}
     # Else it is that of an earlier run.
     code = last["exit_code"] if last["state"] == state and _ended(run_folder(out) / "log.jsonl") else None
     return {
-        "output": shown(out), "state": state, "exit_code": code, "rows": manifest.rows,
-        "rows_done": sum(shard.rows for shard in shards), "shards": len(manifest.shards), "shards_done": len(shards),
+        "output": shown(out), "state": state, "exit_code": code, "rows": manifest.rows - filtered, "rows_done": done,
+        "shards": len(manifest.shards), "shards_done": shards,
         "tasks": {name: dict(counts) for name, counts in tasks.items()},
     }  # fmt: skip
 

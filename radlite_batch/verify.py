@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from radlite_batch.archive import ArchiveReader, ArchiveSpec, survey
 from radlite_batch.errors import ArchiveError, OutputError, OutputLocked, UsageError
@@ -22,7 +21,7 @@ from radlite_batch.results.commit import damaged_lines, is_locked, read_json
 from radlite_batch.results.manifest import Manifest, finished_path, lock_path, read_manifest, receipt_path, run_folder
 from radlite_batch.results.schemas import FAILURES, task_schema, wide_schema
 from radlite_batch.results.summary import RunSummary
-from radlite_batch.results.tables import count_labels, part_path, wide_table
+from radlite_batch.results.tables import count_labels, part_path, table_of, wide_table
 from radlite_batch.storage import local, shown
 from radlite_batch.tasks.base import Task
 from radlite_batch.tasks.registry import TASKS, tasks_named
@@ -127,17 +126,21 @@ class _Check:
             return
         if receipt["rows"] + receipt["filtered"] != shard.rows:
             yield f"{path}: {receipt['rows']} rows and {receipt['filtered']} filtered, {shard.rows} were planned"
-        unanswered: list[tuple[Any, ...]] = []
+        unanswered: list[tuple[Any, ...]] | None = []
         for name, entry in receipt["tasks"].items():
             task = TASKS[name]
             table = yield from self._part(entry, name, shard, task_schema(task, {}), item.model)
             if table is None:
-                return
+                unanswered = None
+                continue
             rows = table.to_pylist()
-            unanswered += [(r["source_row"], name, r["status"]) for r in rows if r["status"] in ("failed", "unparsed")]
+            if unanswered is not None:
+                bad = (row for row in rows if row["status"] in ("failed", "unparsed"))
+                unanswered += [(row["source_row"], name, row["status"]) for row in bad]
             wrong = [*_wrong_rows(task, item, rows, entry), *_unreconciled(task, rows, reports)]
             yield from (f"{self._out / entry['path']}: {each}" for each in wrong)
-        if unanswered != [(f["source_row"], f["task"], f["status"]) for f in receipt["failures"]]:
+        told = [(f["source_row"], f["task"], f["status"]) for f in receipt["failures"]]
+        if unanswered is not None and unanswered != told:
             yield f"{path}: its failures are not those of its parts"
 
     def _part(
@@ -156,9 +159,9 @@ class _Check:
         self._verdict.parts += 1
         self._verdict.bytes += len(data)
         if (len(data), hashlib.sha256(data).hexdigest()) != (entry["bytes"], entry["sha256"]):
-            yield f"{path}: damaged, its checksum is another"
+            yield f"{path}: damaged, its checksum is another; `radlite retry` makes it again"
             return None
-        table = pq.read_table(pa.BufferReader(data))
+        table = table_of(data)
         if not table.schema.equals(schema):
             yield f"{path}: its columns are not those of the schema"
             return None

@@ -76,7 +76,6 @@ def test_csv_rows_arrive_as_written(tmp_path: Path, content: bytes, expected: li
         (b"9", "1 fields where the header has 2"),
         (b"9,Clear,lungs", "3 fields where the header has 2"),
         (b'9,"Clear" lungs', "broken quoting"),
-        (b"9,Clear\rlungs", "broken quoting"),
         (b"9,Cl\xe9ar", "column text: bytes that are not utf-8"),
     ],
 )
@@ -98,6 +97,19 @@ def test_where_the_next_row_cannot_be_told_the_archive_is_refused(tmp_path: Path
     with pytest.raises(ArchiveError, match=r"a\.csv line 2: broken quoting in a field that may go on") as error:
         from_csv(tmp_path, b"report_id,text\n" + rows)
     assert not {"Chest", "Smith", "mass"} & set(str(error.value).split())
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"report_id,text\r\n1,No nodes\r2,Mets\r\n3,last\r\n", 2),
+        (b'report_id,text\n1,"two\nlines"\n2,a\r3,b\n', 4),
+        (b"report_id,text\r1,a\r2,b\r", 1),
+    ],
+)
+def test_a_carriage_return_that_alone_ends_a_line_is_an_error(tmp_path: Path, content: bytes, line: int) -> None:
+    with pytest.raises(ArchiveError, match=rf"a\.csv line {line}: a carriage return alone ends a line; save"):
+        from_csv(tmp_path, content)
 
 
 def test_a_header_that_cannot_be_decoded_is_refused(tmp_path: Path) -> None:
@@ -240,7 +252,11 @@ def test_parquet_ids_and_large_strings_stay_as_written(tmp_path: Path) -> None:
     assert pairs(from_parquet(tmp_path, table)) == [("0012", "a"), ("0012", ""), (None, "c")]
 
 
-@pytest.mark.parametrize("bad", [BAD_STRINGS, pa.array([b"a\xffb"]), pa.array([b"a\xffb"], pa.binary(3))])
+@pytest.mark.parametrize(
+    "bad",
+    [BAD_STRINGS, *(pa.array([b"a\xffb"], kind) for kind in (pa.binary(), pa.binary(3))),
+     pa.array([b"a\xffb"]).dictionary_encode()],
+)  # fmt: skip
 def test_invalid_utf8_in_parquet_is_one_rows_problem(tmp_path: Path, bad: pa.Array) -> None:
     (report,) = from_parquet(tmp_path, pa.table({"report_id": ["1"], "text": bad}))
     assert (report.report_id, report.text, report.problem) == ("1", "", "column text: bytes that are not utf-8")
@@ -281,6 +297,61 @@ def test_files_folders_and_globs_are_found_in_planned_order(tmp_path: Path) -> N
     for wrong in ("none.csv", "none*", "notes.txt", "n*.txt"):
         with pytest.raises(ArchiveError, match=r"none|notes|n\*"):
             discover([str(tmp_path / wrong)])
+
+
+def test_what_lies_in_the_output_is_left_out_of_folders_and_nothing_left_is_an_error(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for name in ("a.csv", "out/wide/b.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for path, output in ((tmp_path, out), (tmp_path / "**/*.[cp]*", out), (tmp_path, tmp_path / "link" / "out")):
+        assert discover([str(path)], output) == [tmp_path / "a.csv"]
+    assert discover([str(tmp_path / "link")], out) == [tmp_path / "a.csv"]
+    for path in (out / "wide" / "b.parquet", out, out / "*" / "*.parquet"):
+        with pytest.raises(ArchiveError, match=r"lies in the output folder .*/out; name another output"):
+            discover([str(tmp_path / "a.csv"), str(path)], out)
+
+
+def test_links_are_followed_once_and_a_folder_that_a_glob_matches_is_looked_into(tmp_path: Path) -> None:
+    for name in ("elsewhere/b.csv", "archive/x.parquet/part-0.parquet", "archive/y.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    archive = tmp_path / "archive"
+    (archive / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "circle").symlink_to(archive)
+    spark, y, b = archive / "x.parquet" / "part-0.parquet", archive / "y.parquet", tmp_path / "elsewhere" / "b.csv"
+    assert discover([str(archive)]) == [b, spark, y]
+    assert discover([str(archive / "*.parquet")]) == [spark, y]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.csv").touch()
+    scandir = os.scandir
+
+    def refusing(path: Any) -> Any:  # the tests may be run by root, to whom nothing is closed
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    for path in (tmp_path, tmp_path / "clos*"):
+        with pytest.raises(ArchiveError, match=r"closed: Permission denied"):
+            discover([str(path)])
+
+
+def test_a_link_keeps_its_name_and_is_no_second_file(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "blob").write_bytes(b"report_id,text\n1,a\n")
+    link, other = tmp_path / "link.csv", tmp_path / "other.csv"
+    link.symlink_to(Path("real", "blob"))
+    other.symlink_to(link)
+    assert discover([str(link), str(tmp_path)]) == [link]
+    assert pairs(read(link)) == [("1", "a")]
+    link.unlink()
+    with pytest.raises(ArchiveError, match=r"other\.csv: No such file or directory"):  # none is passed over
+        read(discover([str(tmp_path)])[0])
 
 
 def test_source_row_counts_over_files_in_planned_order(tmp_path: Path) -> None:

@@ -115,6 +115,12 @@ def test_tasks_and_packs_are_listed() -> None:
     assert "smol" in listed and "radlite-qwen" in listed
 
 
+def test_a_named_pack_that_is_not_usable_is_an_error() -> None:
+    assert radlite("packs", "--pack", "fake").exit_code == 0
+    named = radlite("packs", "--pack", "smoll")
+    assert named.exit_code == 2 and "not usable: no pack 'smoll'" in named.output
+
+
 def test_doctor_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RADLITE_CACHE", str(tmp_path))
     good = radlite("doctor", "--pack", "fake")

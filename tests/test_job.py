@@ -161,6 +161,13 @@ def test_a_value_of_the_wrong_type_is_an_error_naming_its_key(
     ("section", "line", "message"),
     [
         ("archive", "text = []", "archive.text names no column"),
+        ("archive", "report_id = 'text'", "archive.report_id or --id-column: 'text' is a column of text"),
+        ("archive", "report_id = 'findings'", "'findings' is a column of text; name that of the ids"),
+        (
+            "archive.filter",
+            "date_from = 2024-12-31\ndate_to = 2024-01-01",
+            "archive.filter.date_from lies after date_to",
+        ),
         ("archive", "encoding = 'utf-16'", "archive.encoding must be one of utf-8, latin-1, cp1252"),
         ("workers", "processes = -1", "must not be negative"),
         ("workers", "memory = -1", "must not be negative"),
@@ -212,6 +219,19 @@ def test_a_missing_key_is_an_error_naming_it(tmp_path: Path, missing: str, messa
         load(tmp_path, SMALLEST.replace(missing, ""))
     with pytest.raises(JobError, match=r"archive\.paths names no file"):
         load(tmp_path, SMALLEST.replace('"a.csv"', "[]"))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [('"a.csv"', "archive.paths names no file"), ('"out"', "output.path names no folder")]
+)
+def test_an_empty_path_is_not_the_jobs_own_folder(tmp_path: Path, name: str, message: str) -> None:
+    for empty in ('""', '"file://"'):
+        with pytest.raises(JobError, match=message):
+            load(tmp_path, SMALLEST.replace(name, empty))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_job(tmp_path: Path) -> None:
+    assert load(tmp_path, f"\ufeff{SMALLEST}") == load(tmp_path, SMALLEST)
 
 
 def test_a_section_that_is_no_table_is_an_error(tmp_path: Path) -> None:

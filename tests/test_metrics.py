@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +116,35 @@ def test_a_run_that_could_not_begin_has_its_exit_code(tmp_path: Path) -> None:
     done = radlite("metrics", tmp_path / "gone", "--output", tmp_path / "x.prom", "--exit-code", "2")
     assert done.exit_code == 0
     assert samples((tmp_path / "x.prom").read_text(), tmp_path / "gone") == {("radlite_exit_code",): 2}
+
+
+@pytest.mark.parametrize("name", ["_run/manifest.json", "_run/receipts/00001-fake.json"])
+def test_of_an_output_that_cannot_be_read_the_exit_code_is_told(out: Path, tmp_path: Path, name: str) -> None:
+    bad, target = Path(shutil.copytree(out, tmp_path / "bad")), tmp_path / "x.prom"
+    (bad / name).write_bytes((bad / name).read_bytes()[::-1])
+    assert radlite("metrics", bad).exit_code == 1
+    target.write_text("yesterday's")
+    assert radlite("metrics", bad, "--output", target, "--exit-code", "1").exit_code == 0
+    assert samples(target.read_text(), bad) == {("radlite_exit_code",): 1}
+
+
+def test_a_folder_that_may_not_be_read_has_an_exit_code(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(out: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(out))
+
+    monkeypatch.setattr("radlite_batch.metrics.read_status", refuse)
+    assert samples(metrics(out, 1), out) == {("radlite_exit_code",): 1}
+    with pytest.raises(PermissionError):
+        metrics(out)
+
+
+def test_a_damaged_summary_is_as_good_as_none(out: Path, tmp_path: Path) -> None:
+    bad = Path(shutil.copytree(out, tmp_path / "bad"))
+    (bad / "_run" / "summary.json").write_bytes(b"{")
+    found = samples(metrics(bad), bad)
+    assert found["radlite_rows_done",] == 80 and ("radlite_end_timestamp_seconds",) not in found
+    for command in ("status", "report"):
+        assert radlite(command, bad).exit_code == 0
 
 
 @pytest.mark.parametrize(

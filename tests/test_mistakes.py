@@ -4,6 +4,8 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +17,11 @@ import pytest
 from click.testing import CliRunner
 from test_readme import PROGRAMS
 
-from radlite_batch.archive import ArchiveSpec, survey
+from radlite_batch.archive import ArchiveSpec, discover, survey
 from radlite_batch.cli import main
-from radlite_batch.errors import ArchiveError, EngineError, OutputError
+from radlite_batch.errors import ArchiveError, EngineError, OutputError, UsageError
 from radlite_batch.job import Job, Output
+from radlite_batch.predict import from_input
 from radlite_batch.results.commit import commit, locked
 from radlite_batch.results.manifest import lock_path
 from radlite_batch.run import run
@@ -82,6 +85,10 @@ MISTAKES = [
     (f"{RUN} --input gone.csv", 2, r"gone\.csv: no CSV or Parquet file there"),
     (f"{RUN} --input folder", 2, r"folder: no CSV or Parquet file there"),
     (f"{RUN} --input foo://bucket/a.csv", 2, r"foo://"),
+    (f"{RUN} --input=", 2, r"archive\.paths names no file"),
+    (f"{RUN} --input a.csv --text-column ,", 2, r"'--text-column': it names nothing; see `radlite run --help`"),
+    (f"{RUN} --input a.csv --id-column=", 2, r"'--id-column': it names nothing"),
+    (f"{RUN} --input a.csv --id-column text", 2, r"archive\.report_id or --id-column: 'text' is a column of text"),
     (f"{RUN} --input a.csv open.csv", 2, r"open\.csv: not a job file; give each input its own --input"),
     # the job: key
     ("run gone.toml", 2, r"gone\.toml: No such file or directory; give a job's \.toml file"),
@@ -106,6 +113,7 @@ MISTAKES = [
     ("predict --task n_staging --text x --pack fake --field premis=x", 2, r"'premis'; did you mean 'premise'\?"),
     ("predict --task n_staging --text x --pack fake --field premise", 2, r"--field must be NAME=TEXT, like"),
     # the output
+    ("run --input a.csv --tasks n_staging --output= --pack fake", 2, r"'--output': it names nothing"),
     ("run --input a.csv --tasks n_staging --output a.csv --pack fake", 2, r"a file is in the way of a\.csv; name"),
     ("run --input changed.csv --tasks n_staging --output done --pack fake", 2, r"changed\.csv: its bytes changed"),
     ("run --input a.csv --tasks n_staging --output done --pack fake", 2, r"changed\.csv: .*; use another"),
@@ -159,6 +167,18 @@ def test_what_may_not_be_read_or_written_is_named() -> None:
         folder.chmod(0o700)
 
 
+def test_an_archive_below_a_shut_folder_is_refused() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "a.csv").write_text("report_id,text\n", encoding="utf-8")
+        folder.chmod(0)
+        with _nobody():
+            for given in (folder, folder / "a.csv"):
+                with pytest.raises(ArchiveError, match=str(folder)):
+                    discover([str(given)])
+        folder.chmod(0o700)
+
+
 @contextmanager
 def _nobody() -> Iterator[None]:
     """Root may do everything; nobody may not."""
@@ -198,6 +218,33 @@ def test_what_the_machine_refuses_is_one_line(raised: Exception, said: str, monk
     monkeypatch.setattr(main.commands["status"], "callback", status)
     done = CliRunner().invoke(main, ["status", "out"])
     assert (done.exit_code, done.output) == (1, said)
+
+
+def test_bare_commands_answer_with_their_help() -> None:
+    for line in ([], ["review"]):
+        assert "\nCommands:\n" in CliRunner().invoke(main, line).output
+
+
+def test_a_full_disk_behind_the_output_is_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "radlite_batch.cli", "tasks"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "radlite: No space left on device\n")
+
+
+def test_a_closed_input_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(UsageError, match="standard input is closed; give the report with --text"):
+        from_input()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["--text", "\udcff"], "text"), (["--text", "x", "--field", "premise=\udcff"], "premise")],
+)
+def test_a_report_on_the_command_line_that_is_not_utf_8_is_one_line(given: list[str], said: str) -> None:
+    done = CliRunner().invoke(main, ["predict", "--task", "n_staging", "--pack", "fake", *given])
+    assert (done.exit_code, done.output) == (2, f"radlite: {said}: it is not UTF-8\n")
 
 
 def test_a_report_from_input_that_is_not_utf_8_is_one_line() -> None:

@@ -291,6 +291,12 @@ def test_only_an_adapter_can_be_merged(tmp_path: Path) -> None:
         load_pack(write_pack(tmp_path, model="merge = true"))
 
 
+def test_a_byte_order_mark_is_no_part_of_a_pack_or_its_prompts(tmp_path: Path) -> None:
+    path = Path(write_own(tmp_path, '\ufeff[n_staging]\ntext = "{text}"'))
+    path.write_text(f"\ufeff{path.read_text(encoding='utf-8')}", encoding="utf-8")
+    assert load_pack(str(path)).name == "mine"
+
+
 def test_files_are_found_in_packages_folders_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_file("radlite_batch:packs/smol.toml", tmp_path).is_file()
     with pytest.raises(PackError, match="the Python package 'radlite_nowhere' is not installed"):

@@ -210,7 +210,26 @@ def test_bad_usage_names_the_folder_or_the_part(nights: Path, tmp_path: Path) ->
     run(job)
     (tmp_path / "a" / "n_staging" / "part-00001.parquet").unlink()
     broken = radlite("report", tmp_path / "a")
-    assert broken.exit_code == 2 and "part-00001.parquet: a receipt names this part" in broken.output
+    assert broken.exit_code == 1 and "part-00001.parquet: a receipt names this part" in broken.output
+
+
+def test_a_damaged_part_is_named_by_whatever_reads_it(nights: Path, tmp_path: Path) -> None:
+    run(dataclasses.replace(job_of(tmp_path, "a", 4), tasks=("n_staging",)))
+    decisions = tmp_path / "decisions.csv"
+    decisions.write_text("task,source_row,column,decision,correction\nn_staging,0,stage,reject,\n", encoding="utf-8")
+    for table in ("n_staging", "wide"):
+        part = tmp_path / "a" / table / "part-00001.parquet"
+        part.write_bytes(bytes(part.stat().st_size))
+    whole, bad = nights / "first", tmp_path / "a"
+    commands = [
+        ("report", bad), ("diff", bad, whole), ("diff", whole, bad), ("review", bad),
+        ("review", whole, "--task", "n_staging", "--against", bad), ("review", "apply", bad, decisions),
+        *(("export", bad, "--format", name) for name in ("csv", "omop", "fhir")),
+    ]  # fmt: skip
+    for command in commands:
+        told = radlite(*command)
+        assert told.exit_code == 1, command
+        assert re.fullmatch(rf"radlite: {bad}/\w+/part-00001\.parquet: damaged; see `radlite verify`\n", told.output)
 
 
 def test_two_models_of_a_shard_count_its_rows_once(tmp_path: Path) -> None:

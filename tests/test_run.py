@@ -14,12 +14,14 @@ from typing import Any
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from radlite_batch.archive import ArchiveSpec, Filter
+from radlite_batch.cli import main
 from radlite_batch.errors import ArchiveError, OutputLocked, RunChanged
 from radlite_batch.job import Job, Output, RunLimits, Workers
 from radlite_batch.machine import descendants
-from radlite_batch.plan import Plan, make_plan
+from radlite_batch.plan import Plan, estimate, make_plan
 from radlite_batch.results.commit import append_log, locked
 from radlite_batch.results.manifest import lock_path
 from radlite_batch.run import run
@@ -181,6 +183,30 @@ def test_filtered_rows_are_counted_and_left_out(tmp_path: Path) -> None:
     assert [row["source_row"] for row in rows(tmp_path / "out", "n_staging")] == [0, 2, 3]
 
 
+def test_rows_that_the_filter_leaves_out_count_nowhere(tmp_path: Path) -> None:
+    path, out = tmp_path / "archive.csv", tmp_path / "out"
+    path.write_text("report_id,text,modality\n1,Clear.,CT\n2,Clear.,MR\n3,Clear.,MR\n", encoding="utf-8")
+    summary = run(
+        Job(ArchiveSpec((str(path),), filter=Filter(("CT",))), ("n_staging",), Output(out), "fake", Workers(1))
+    )
+    assert (summary.rows_this_time, summary.rows_done) == (1, 1)
+    assert summary.reports_per_hour == pytest.approx(3600 / summary.seconds)
+    status = read_status(out)
+    assert (status["rows_done"], status["rows"]) == (1, 1)
+
+
+def test_an_estimate_takes_the_first_rows_that_there_are_and_the_filter_admits(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("report_id,text,modality\n", encoding="utf-8")
+    rows = "".join(f"{i},Clear {i}.,{'MR' if i % 4 else 'CT'}\n" for i in range(40))
+    (tmp_path / "b.csv").write_text(f"report_id,text,modality\n{rows}", encoding="utf-8")
+    spec = ArchiveSpec((str(tmp_path),), filter=Filter(("CT",)))
+    plan = make_plan(Job(spec, ("n_staging",), Output(tmp_path / "out", shard_rows=8), "fake", Workers(1, 1)))
+    rate, seconds = estimate(plan)
+    assert rate > 0 and seconds == pytest.approx(10 / rate * 3600)
+    none = dataclasses.replace(plan.job, archive=dataclasses.replace(spec, filter=Filter(("US",))))
+    assert estimate(dataclasses.replace(plan, job=none)) == (0.0, 0.0)
+
+
 def test_an_archive_without_rows_gives_empty_tables(tmp_path: Path) -> None:
     (tmp_path / "archive.csv").write_text("report_id,text\n", encoding="utf-8")
     spec = ArchiveSpec((str(tmp_path / "archive.csv"),))
@@ -246,6 +272,18 @@ def test_an_output_in_the_archives_folder_is_no_part_of_it(job: Job, tmp_path: P
     inside = dataclasses.replace(job, archive=ArchiveSpec((str(tmp_path),)))
     assert run(inside).rows_done == 200
     assert run(inside).rows_done == 200 and make_plan(inside).manifest.rows == 200
+    (tmp_path / "link").symlink_to(tmp_path)
+    linked = dataclasses.replace(inside, output=dataclasses.replace(job.output, path=tmp_path / "link" / "out"))
+    assert make_plan(linked).manifest.rows == 200
+
+
+def test_an_output_may_be_named_like_a_glob(job: Job, tmp_path: Path) -> None:
+    out = tmp_path / "out[1]*"
+    done = run(dataclasses.replace(job, tasks=("n_staging",), output=Output(out, shard_rows=64)))
+    assert (done.state, done.duplicate_ids) == ("complete", 0)
+    for command in ("report {}", "diff {} {}", "review {}", "export {} --format csv", "export {} --format omop"):
+        arguments = [str(out) if word == "{}" else word for word in command.split()]
+        assert CliRunner().invoke(main, arguments).exit_code == 0, command
 
 
 def test_a_run_that_was_killed_has_no_exit_code(job: Job) -> None:

@@ -48,8 +48,7 @@ def write_omop(source: Source, folder: Path, mapping: Path | None) -> list[str]:
 
 def _integers(source: Source) -> bool:
     report_id = pl.col("report_id")
-    whole = report_id.str.contains(_INTEGER).fill_null(False).all() & (report_id.n_unique() == pl.len())
-    return bool(source.report_ids().select(whole).collect(engine="streaming").item())
+    return source.hold(report_id.str.contains(_INTEGER).fill_null(False).all() & (report_id.n_unique() == pl.len()))
 
 
 def _rows(source: Source, table: Table, report: Answered) -> Iterator[tuple[str, ...]]:

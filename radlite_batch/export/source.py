@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 
 from radlite_batch.archive import ArchiveReader, day_of
 from radlite_batch.errors import ArchiveError, OutputError, UsageError
@@ -16,6 +15,7 @@ from radlite_batch.plan import planned_job
 from radlite_batch.records import Shard
 from radlite_batch.report import answer_columns
 from radlite_batch.results.manifest import Manifest, read_committed, read_manifest, read_receipts
+from radlite_batch.results.parts import readable, scan
 from radlite_batch.results.tables import part_path, read_rows
 from radlite_batch.storage import local, shown
 from radlite_batch.tasks.base import Task
@@ -70,18 +70,18 @@ class Source:
         return f"radlite-batch {identity['version']}, pack {identity['pack']}, model {model} sha256 {sha256}"
 
     def wide(self) -> Iterator[pl.DataFrame]:
-        """The wide table, part by part."""
+        """The wide table, part by part. Raises OutputError."""
         for shard in self.shards:
-            path = part_path(self.out, "wide", shard.number)
-            try:
-                yield pl.read_parquet(path)
-            except (pl.exceptions.PolarsError, OSError):
-                raise _damaged(path) from None
+            with readable(self.out):
+                part = pl.read_parquet(part_path(self.out, "wide", shard.number), glob=False)
+            yield part
 
-    def report_ids(self) -> pl.LazyFrame:
-        """One column, report_id, in the order of the rows."""
+    def hold(self, of_ids: pl.Expr) -> bool:
+        """Whether this is true of the column report_id. Raises OutputError."""
         parts = [part_path(self.out, "wide", shard.number) for shard in self.shards]
-        return pl.scan_parquet(parts).select("report_id") if parts else pl.LazyFrame(schema={"report_id": pl.String})
+        ids = scan(parts) if parts else pl.LazyFrame(schema={"report_id": pl.String})
+        with readable(self.out):
+            return bool(ids.select(of_ids).collect(engine="streaming").item())
 
     def reports(self, patients: bool = False) -> Iterator[Answered]:
         """Every report, whether it has answers or not. patients: also read patient ids and dates from the archive.
@@ -90,19 +90,13 @@ class Source:
         files = {file.path: file.sha256 for file in self.manifest.files}
         archived = _Archive(self.out, files) if patients else None
         for shard in self.shards:
-            parts = {task.name: self._rows(task.name, shard) for task in self.tasks}
+            parts = {task.name: read_rows(self.out, task.name, shard.number) for task in self.tasks}
             first = parts[self.tasks[0].name]
             known = archived.fields(shard) if archived else [{} for _ in first]
             time = self._time(shard)
             for i, (row, named) in enumerate(zip(first, known, strict=True)):
                 answers = [a for task in self.tasks for a in _answers(task, parts[task.name][i]) if self._admits(a)]
                 yield Answered(row["report_id"], row["source_row"], files[shard.path], time, answers, **named)
-
-    def _rows(self, task: str, shard: Shard) -> list[dict[str, Any]]:
-        try:
-            return read_rows(self.out, task, shard.number)
-        except (pa.ArrowException, OSError):
-            raise _damaged(part_path(self.out, task, shard.number)) from None
 
     def _time(self, shard: Shard) -> datetime:
         receipts = read_receipts(self.out, self.manifest.items_of(shard)).values()
@@ -171,7 +165,3 @@ def _answers(task: Task, row: Mapping[str, Any]) -> Iterator[Answer]:
         else:
             sure = row.get(f"{column.name}_confidence", row["confidence"])
             yield Answer(task.name, column.name, value, sure, row["model"])
-
-
-def _damaged(path: Path) -> OutputError:
-    return OutputError(f"{shown(path)}: damaged; see `radlite verify`")

@@ -19,6 +19,7 @@ from radlite_batch.pages.run_page import run_page
 from radlite_batch.report import RunFigures, gather, pooled
 from radlite_batch.results.commit import commit
 from radlite_batch.results.manifest import run_folder
+from radlite_batch.results.parts import readable
 from radlite_batch.review.answers import review_folder
 from radlite_batch.review.apply import apply
 from radlite_batch.review.cases import Wanted, select
@@ -167,10 +168,15 @@ def review_apply_command(out: Path, files: tuple[Path, ...]) -> None:
     """
     os.umask(0o077)
     counts: dict[str, Counter[str]] = {}
-    for decision in apply(out, files):
+    with readable(out):
+        held = apply(out, files)
+    for decision in held:
         counts.setdefault(decision.task, Counter())[decision.decision] += 1
     for task, of_task in counts.items():
         click.echo(f"{task:<24}" + ", ".join(f"{of_task[word]:,} {word}" for word in WORDS))
+    if not counts:
+        click.echo("nothing reviewed: no line holds a decision")
+        return
     click.echo(f"reviewed  {shown(review_folder(out) / 'reviewed')}")
 
 

@@ -57,8 +57,8 @@ def _clock(at: float) -> str:
 
 
 def _tiles(run: RunFigures, found: Sequence[Drift] | None) -> Html:
-    status, code, totals = run.status, run.status["exit_code"], run.totals
-    rows = status["rows"] - totals.rows_filtered
+    code, totals = run.status["exit_code"], run.totals
+    rows = run.manifest.rows - totals.rows_filtered
     speed = timeline(run.work, run.executions, len(run.manifest.routes))
     per_hour = totals.rows_done / speed.seconds * 3600 if run.work else 0.0
     answers = sum(task.rows for task in totals.tasks.values())

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,7 +31,7 @@ def commit(target: Path, staging: Path, data: "bytes | memoryview") -> tuple[str
     make_folder(target.parent)
     temporary = staging / f"{target.parent.name}-{target.name}.{os.getpid()}"
     view = memoryview(data)
-    with _explained(target):
+    with _explained(target), _gone_on_failure(temporary):
         handle = disk.create(temporary)
         try:
             _write(handle, view)
@@ -134,6 +134,16 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"{storage.shown(path)}: {error.strerror}") from None
+
+
+@contextmanager
+def _gone_on_failure(temporary: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:  # a signal too
+        with suppress(OSError):  # what went wrong first is what is said
+            disk.remove(temporary)
+        raise
 
 
 @contextmanager

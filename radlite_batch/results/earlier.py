@@ -41,6 +41,7 @@ class Earlier:
 
 
 def read_earlier(out: Path, item: WorkItem) -> Earlier | None:
-    """What the item committed, if only some of its rows are to be answered; None where it begins anew."""
-    receipt = in_place(out, receipt_path(out, item)) if item.only else None
+    """What the item committed, if only some of its rows are to be answered; None where it begins anew: a part that is
+    damaged has no rows that could stay."""
+    receipt = in_place(out, receipt_path(out, item), checksums=True) if item.only else None
     return Earlier(out, item, receipt) if receipt else None

@@ -5,8 +5,10 @@ OUT/_run/receipts/NAME.json     a work item whose parts are all in place, writte
 OUT/_run/finished/NNNNN.json    a shard whose wide and failure parts are in place too, made from these very receipts
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -134,16 +136,26 @@ class Committed:
     shards: set[int]
 
 
-def read_committed(out: Path, manifest: Manifest) -> Committed:
-    """Looks at every receipt, and at the sizes of its parts; what is damaged or gone is to be made again."""
+def read_committed(out: Path, manifest: Manifest, checksums: bool = False) -> Committed:
+    """Looks at every receipt, and at the sizes of its parts; what is damaged or gone is to be made again.
+
+    checksums: reads the parts too, for damage that leaves their size."""
     found = Committed(set(), set())
     for shard in manifest.shards:
-        receipts = {item.name: in_place(out, receipt_path(out, item)) for item in manifest.items_of(shard)}
+        items = manifest.items_of(shard)
+        receipts = {item.name: in_place(out, receipt_path(out, item), checksums) for item in items}
         found.items.update(name for name, receipt in receipts.items() if receipt)
-        finished = in_place(out, finished_path(out, shard.number))
+        finished = in_place(out, finished_path(out, shard.number), checksums)
         if finished and finished["receipts"] == {name: r["sha256"] if r else None for name, r in receipts.items()}:
             found.shards.add(shard.number)
     return found
+
+
+def proofs(out: Path) -> Iterator[dict[str, Any]]:
+    """Every receipt and what is said of every finished shard; a damaged one vouches for nothing."""
+    for path in (*run_folder(out).glob("receipts/*.json"), *run_folder(out).glob("finished/*.json")):
+        with suppress(OutputError):
+            yield read_json(path)
 
 
 def parts_of(proof: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
@@ -152,11 +164,21 @@ def parts_of(proof: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
     return parts
 
 
-def in_place(out: Path, path: Path) -> dict[str, Any] | None:
-    """A receipt, or what is said of a finished shard; None if it, or a part that it vouches for, is damaged or gone."""
+def in_place(out: Path, path: Path, checksums: bool = False) -> dict[str, Any] | None:
+    """A receipt, or what is said of a finished shard; None if it, or a part that it vouches for, is damaged or gone.
+
+    checksums: else only the size of a part is looked at."""
     try:
         proof = read_json(path)
-        sizes = all((out / part["path"]).stat().st_size == part["bytes"] for part in parts_of(proof))
+        whole = all(is_whole(out / part["path"], part, checksums) for part in parts_of(proof))
     except (OutputError, OSError):
         return None
-    return proof if sizes else None
+    return proof if whole else None
+
+
+def is_whole(path: Path, entry: Mapping[str, Any], checksum: bool = True) -> bool:
+    """Whether a part that is there is what its proof says, in size alone or byte by byte. Raises OSError."""
+    if path.stat().st_size != entry["bytes"]:
+        return False
+    same: bool = not checksum or hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]
+    return same

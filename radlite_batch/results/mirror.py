@@ -7,15 +7,15 @@ checksums, which the proofs give, differ. Nothing here does anything to a local 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from radlite_batch import lease, storage
 from radlite_batch.errors import OutputError
-from radlite_batch.results.commit import is_locked_here, make_folder, read_json, upload, waited_for
-from radlite_batch.results.manifest import lock_path, parts_of, run_folder
+from radlite_batch.results.commit import is_locked_here, make_folder, upload, waited_for
+from radlite_batch.results.manifest import lock_path, parts_of, proofs, run_folder
 
 _TRIES = 5  # where another host's run removes files while they are fetched
 _BATCH = 256  # files
@@ -62,7 +62,7 @@ def _pulled(out: Path, tables: bool, anew: bool) -> bool:
         return False
     if not tables:
         return True
-    vouched = {entry["path"]: entry for proof in _proofs(out) for entry in parts_of(proof)}
+    vouched = {entry["path"]: entry for proof in proofs(out) for entry in parts_of(proof)}
     parts = [name for name in there if _is_part(name)]
     return _fetched(out, [n for n in parts if anew or not _is_same(out / n, there[n], vouched.get(n))])
 
@@ -81,14 +81,6 @@ def _fetched(out: Path, names: list[str]) -> bool:
         if not storage.fetch(out, names[start : start + _BATCH]):
             return False
     return True
-
-
-def _proofs(out: Path) -> Iterator[dict[str, Any]]:
-    for path in (*run_folder(out).glob("receipts/*.json"), *run_folder(out).glob("finished/*.json")):
-        try:
-            yield read_json(path)
-        except OutputError:
-            continue  # a damaged one vouches for nothing
 
 
 def _is_same(path: Path, size: int, entry: Mapping[str, Any] | None) -> bool:

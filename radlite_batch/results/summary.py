@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from radlite_batch import machine
+from radlite_batch.errors import OutputError
+from radlite_batch.results.commit import read_json
+from radlite_batch.results.manifest import run_folder
 from radlite_batch.storage import shown
 
 EXIT_COMPLETE, EXIT_INCOMPLETE = 0, 3
@@ -104,6 +107,16 @@ def host() -> dict[str, str]:
     packages = ("radlite-batch", "polars", "pyarrow", "joblib", "numpy")
     found = {name: version(name) for name in packages}
     return found | {"python": platform.python_version(), "cpu": machine.cpu_name(), "cores": str(len(machine.cores()))}
+
+
+def read_summary(out: Path) -> dict[str, Any] | None:
+    """The document of the last execution that came to its end; None where there is none, or a damaged one.
+
+    A damaged one is nothing to stop at: a run writes it anew."""
+    try:
+        return read_json(run_folder(out) / "summary.json")
+    except OutputError:
+        return None
 
 
 def summary_lines(summary: Mapping[str, Any], out: Path) -> list[str]:

@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from radlite_batch.errors import OutputError
 from radlite_batch.results.commit import commit
 from radlite_batch.results.schemas import FAILURES, task_schema, wide_schema
+from radlite_batch.storage import shown
 from radlite_batch.tasks.base import Task
 
 
@@ -34,10 +36,31 @@ def count_labels(task: Task, rows: Sequence[Mapping[str, Any]]) -> dict[str, dic
     return labels
 
 
+def table_of(part: bytes) -> pa.Table:
+    """A part's table, read by this thread alone: one of Arrow's that outlives the interpreter aborts the process."""
+    return pq.ParquetFile(pa.BufferReader(part)).read(use_threads=False)
+
+
+def read_part(path: Path) -> pa.Table:
+    """Raises OutputError where it cannot be read."""
+    try:
+        return table_of(path.read_bytes())
+    except (pa.ArrowException, OSError):
+        raise damaged(path) from None
+
+
+def damaged(part: Path) -> OutputError:
+    return OutputError(f"{shown(part)}: damaged; see `radlite verify`")
+
+
 def read_rows(out: Path, folder: str, shard: int) -> list[dict[str, Any]]:
-    """The rows of a part, in order."""
-    rows: list[dict[str, Any]] = pq.read_table(part_path(out, folder, shard)).to_pylist()
-    return rows
+    """The rows of a part, in order. Raises OutputError."""
+    path = part_path(out, folder, shard)
+    try:
+        rows: list[dict[str, Any]] = read_part(path).to_pylist()
+        return rows
+    except UnicodeDecodeError:
+        raise damaged(path) from None
 
 
 def write_task_part(
@@ -53,10 +76,10 @@ def write_wide_part(out: Path, tasks: Sequence[Task], shard: int, metadata: Mapp
 
 
 def wide_table(out: Path, tasks: Sequence[Task], shard: int, metadata: Mapping[str, str]) -> pa.Table:
-    """One row per report: the headline and the confidence of each task's part."""
+    """One row per report: the headline and the confidence of each task's part. Raises OutputError."""
     columns: dict[str, Any] = {}
     for task in tasks:
-        table = pq.read_table(part_path(out, task.name, shard))
+        table = read_part(part_path(out, task.name, shard))
         columns.setdefault("report_id", table["report_id"])
         columns.setdefault("source_row", table["source_row"])
         columns[task.name] = [task.headline_of(row) for row in table.to_pylist()]

@@ -14,6 +14,7 @@ import polars as pl
 from radlite_batch.errors import UsageError
 from radlite_batch.report import answer_columns
 from radlite_batch.results.manifest import Manifest, read_manifest, run_folder
+from radlite_batch.results.parts import scan
 from radlite_batch.storage import shown
 from radlite_batch.tasks.base import Choice, Column, Spans, Task
 from radlite_batch.tasks.rads_assignment import RadsAssignment
@@ -76,7 +77,7 @@ def read_answers(task: Task, parts: Sequence[Path], key: str = "source_row") -> 
     confidence, alternatives. A row of the run that is not ok is one answer, its status in brackets.
 
     key: report_id leaves out rows whose id is missing or another row's too."""
-    rows = pl.scan_parquet(list(parts))
+    rows = scan(parts)
     if key == "report_id":
         rows = rows.filter(pl.col(key).is_not_null() & pl.col(key).is_unique())
     names = {column.name for column in task.columns}

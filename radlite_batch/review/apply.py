@@ -52,7 +52,7 @@ def apply(out: Path, files: Sequence[Path]) -> list[Decision]:
         for task in {decision.task: None for decision in held}:
             by_row = _by_row(each for each in held if each.task == task)
             for part in parts[task]:
-                table = _reviewed(TASKS[task], pq.read_table(part), by_row)
+                table = _reviewed(TASKS[task], pq.read_table(part, use_threads=False), by_row)
                 _write(folder / "reviewed" / task / part.name, folder, table)
     return held
 

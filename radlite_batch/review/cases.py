@@ -20,6 +20,7 @@ from radlite_batch.report import committed_parts
 from radlite_batch.results.commit import commit, make_folder
 from radlite_batch.results.csv import safe_table
 from radlite_batch.results.manifest import Manifest
+from radlite_batch.results.parts import readable
 from radlite_batch.review.answers import legal_labels, planned, read_answers, reviewed_columns, run_name
 from radlite_batch.storage import local, shown
 from radlite_batch.tasks.base import Task
@@ -82,7 +83,8 @@ class Selection:
 def select(out: Path, wanted: Wanted) -> Selection:
     """The wanted answers with their texts: by task, and the row with the least sure answer first.
 
-    Raises UsageError, ArchiveError, or RunChanged where the archive's bytes are not those that were planned."""
+    Raises UsageError, ArchiveError, OutputError where a part is damaged or gone, and RunChanged where the archive's
+    bytes are not those that were planned."""
     manifest = planned(out)
     parts = committed_parts(out, manifest)
     tasks = _wanted_tasks(wanted, parts)
@@ -97,16 +99,21 @@ def select(out: Path, wanted: Wanted) -> Selection:
         else:
             continue
         known, without = _chosen(rows, wanted)
-        n, unsure, least = pl.collect_all(
-            [known.select(pl.len()), without.select(pl.len()), known.sort(*_ORDER, nulls_last=True).head(wanted.limit)],
-            engine="streaming",
-        )
+        with readable(out, *([wanted.against] if wanted.against else [])):
+            n, unsure, least = pl.collect_all(
+                [known.select(pl.len()), without.select(pl.len()), _least_sure(known, wanted.limit)],
+                engine="streaming",
+            )
         found, unknown = found + n.item(), unknown + unsure.item()
         tables.append(least.with_columns(task=pl.lit(task.name), number=pl.lit(number)))
     if not tables and wanted.against is not None:
         raise UsageError(f"{shown(wanted.against)}: it has answered none of the tasks")
     chosen = _in_order(pl.concat(tables), wanted.limit)
     return Selection(run_name(manifest), _cases(out, manifest, chosen), found, unknown)
+
+
+def _least_sure(known: pl.LazyFrame, limit: int) -> pl.LazyFrame:
+    return known.sort(*_ORDER, nulls_last=True).head(limit)
 
 
 def _wanted_tasks(wanted: Wanted, parts: Mapping[str, Sequence[Path]]) -> list[Task]:

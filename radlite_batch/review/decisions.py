@@ -138,7 +138,7 @@ def _time(where: str, path: Path, cell: str | None) -> datetime.datetime:
         return datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
     try:
         return datetime.datetime.fromisoformat(cell).astimezone(datetime.UTC)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter where it leaves the years 1 to 9999 in UTC
         raise UsageError(f"{where}: its time is not like 2026-01-31T07:30:00Z") from None
 
 

@@ -12,6 +12,7 @@ from small import check_invariants, contents, doom, in_this_process, missing, sm
 from table import FULL, record
 
 from radlite_batch.errors import OutputError
+from radlite_batch.results.commit import commit
 from radlite_batch.results.summary import RunSummary
 from radlite_batch.run import retry, run
 from radlite_batch.verify import verify
@@ -50,6 +51,14 @@ def places(names: list[str], fault: str, short: int) -> list[int]:
     """All that the fault fits, or at most about `short` of them."""
     found = fitting(names, fault)
     return found if FULL else found[:: -(-len(found) // short)]
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])  # create, write, sync, rename
+def test_a_commit_that_fails_leaves_no_file(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FaultyDisk(at, "EIO").install(monkeypatch)
+    with pytest.raises(OutputError, match="Input/output error"):
+        commit(tmp_path / "part", tmp_path, b"rows")
+    assert list(tmp_path.iterdir()) == []
 
 
 class Continuations:

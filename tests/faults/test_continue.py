@@ -24,7 +24,8 @@ from radlite_batch.errors import OutputError, RunChanged
 from radlite_batch.job import Job, Output, RunLimits
 from radlite_batch.pack import Pack, load_pack
 from radlite_batch.results.commit import commit_json, is_locked, locked, read_json
-from radlite_batch.results.manifest import lock_path
+from radlite_batch.results.earlier import read_earlier
+from radlite_batch.results.manifest import lock_path, read_manifest
 from radlite_batch.results.tables import staging_folder
 from radlite_batch.run import Stopped, retry, run
 from radlite_batch.tasks.base import Choice, Column
@@ -71,7 +72,7 @@ CALIBRATED = "[calibration]\nn_staging = 2.0\n[routes]"
 CHANGED_JOBS: dict[str, Callable[[Job], Job]] = {
     r"archive\.csv: its bytes changed": text_under_the_same_id,
     r"archive\.csv: planned in .*, but no longer in the archive": moved,
-    r"another archive\.text": lambda job: archive(job, text=("report_id", "text")),
+    r"another archive\.text": lambda job: archive(job, text=("text", "text")),
     r"another archive\.encoding \(utf-8, now latin-1\)": lambda job: archive(job, encoding="latin-1"),
     r"another archive\.filter\.modality": lambda job: archive(job, filter=Filter(modality=("CT",))),
     r"another shard_rows \(4, now 5\)": lambda job: dataclasses.replace(job, output=Output(job.output.path, True, 5)),
@@ -233,6 +234,54 @@ def test_retry_answers_the_failed_rows_and_no_others(job: Job, tmp_path: Path, m
     assert not (out / "failures" / "part-00000.parquet").exists()
     assert (out / "n_staging" / "part-00002.parquet").stat().st_mtime_ns == untouched
     assert (verify(out).findings, verify(out).complete) == ([], True)
+
+
+def damage(part: Path) -> None:
+    """Leaves its size."""
+    data = bytearray(part.read_bytes())
+    data[len(data) // 2] ^= 1
+    part.write_bytes(data)
+
+
+def test_retry_makes_damaged_parts_again(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_archive(Path(job.archive.paths[0]), ROWS, broken=(1,))
+    run(job)
+    out = job.output.path
+    expected, rows = visible(out), asked_rows(monkeypatch)
+    for name, again in (
+        ("n_staging/part-00000.parquet", [0, 1, 2, 3]),  # with a failed row in it
+        ("radiology_ner/part-00001.parquet", [4, 5, 6, 7, 1]),
+        ("wide/part-00002.parquet", [1]),
+    ):
+        damage(out / name)
+        assert "radlite retry" in verify(out).findings[0]
+        assert retry(out).exit_code == 3
+        assert (sorted(rows), verify(out).findings, visible(out)) == (sorted(again), [], expected), name
+        rows.clear()
+
+
+def test_a_damaged_part_that_a_stopped_retry_found_is_made_again_by_a_run(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(job)
+    out = job.output.path
+    expected = visible(out)
+    damage(out / "n_staging" / "part-00001.parquet")
+    monkeypatch.setattr(Watch, "go_on", lambda self: False)
+    assert retry(out).state == "stopped"
+    monkeypatch.setattr(Watch, "go_on", lambda self: True)
+    assert run(job).exit_code == 0
+    assert (visible(out), verify(out).findings) == (expected, [])
+
+
+def test_of_a_damaged_part_no_row_stays(job: Job) -> None:
+    run(job)
+    manifest = read_manifest(job.output.path)
+    assert manifest is not None
+    item = dataclasses.replace(manifest.items[0], only=(1,))
+    assert read_earlier(job.output.path, item) is not None
+    damage(job.output.path / "n_staging" / "part-00000.parquet")
+    assert read_earlier(job.output.path, item) is None
 
 
 def test_a_retried_item_says_when_it_ended(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import random
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +89,23 @@ def test_a_file_that_is_gone_cut_or_added_is_named(out: Path) -> None:
         path.write_bytes(data)
     shutil.copy(out / PART, out / "wide" / "part-00009.parquet")
     assert findings(out) == [f"{out / 'wide' / 'part-00009.parquet'}: nothing vouches for it"]
+
+
+def test_a_damaged_part_makes_nothing_else_doubtful(out: Path) -> None:
+    data = bytearray((out / PART).read_bytes())
+    data[len(data) // 2] ^= 1
+    (out / PART).write_bytes(data)
+    assert findings(out) == [f"{out / PART}: damaged, its checksum is another; `radlite retry` makes it again"]
+
+
+def test_no_thread_is_left_that_could_outlive_the_interpreter(out: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from radlite_batch.verify import verify;"
+        "count = lambda: len(os.listdir('/proc/self/task'));"
+        "before = count(); verify(Path(sys.argv[1])); print(count() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(out)], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
 
 
 def test_files_that_changed_places_are_seen(out: Path) -> None:

@@ -80,6 +80,12 @@ def test_a_csv_filled_in_by_hand_is_merged(out: Path, tmp_path: Path) -> None:
     assert {(d["task"], d["reviewer"]) for d in decisions(out)} == {("n_staging", None), ("rads_assignment", None)}
 
 
+def test_a_file_without_decisions_names_no_folder(out: Path) -> None:
+    assert radlite("review", out, "--task", "n_staging").exit_code == 0
+    done = radlite("review", "apply", out, out / "_run" / "review" / "review.csv")
+    assert (done.exit_code, done.output) == (0, "nothing reviewed: no line holds a decision\n")
+
+
 def test_spans_are_relabelled_and_taken_out(out: Path, tmp_path: Path) -> None:
     spans = [{"text": "zanz", "label": "anatomy", "start": start, "end": start + 4} for start in (0, 5, 10, 15)]
     rewrite(out, "radiology_ner", 2, entities=spans)
@@ -173,6 +179,7 @@ WRONG = {
     "row 9 is empty, there is no answer": {"source_row": 9},
     "it was decided on the answers of another run": {"run": "r0"},
     "its time is not like": {"time": "zanzibar"},
+    "its time is not like 2026": {"time": "0001-01-01T00:00:00+14:00"},
     "is not the run's": {"answer": "zanzibar"},
 }
 

@@ -123,7 +123,7 @@ def test_every_command_takes_the_url(bucket: Bucket, tmp_path: Path, monkeypatch
     assert radlite("retry", OUT)[0] == 3
     bucket.write("out/wide/part-00001.parquet", bucket.objects()["out/wide/part-00001.parquet"][::-1])
     code, text = radlite("verify", OUT)
-    assert code == 1 and f"wrong     {OUT}/wide/part-00001.parquet: damaged, its checksum is another\n" in text
+    assert code == 1 and f"wrong     {OUT}/wide/part-00001.parquet: damaged, its checksum is another; " in text
     assert radlite("status", f"s3://{BUCKET}/nothing")[0] == 2
 
 
