@@ -29,9 +29,9 @@ adapter: $(VENV)/.dev
 	test -d out/mix || $(BIN)/radlite-train prepare smol --data $(DATA) --output out/mix
 	@begin=; for n in $$(seq $(ROUNDS)); do \
 		$(BIN)/radlite-train fit smol --data out/mix --output out/fit-$$n $$begin && \
-		$(BIN)/radlite-train export smol --fit out/fit-$$n --output out/pack || exit 1; \
-		cp out/pack/smol.gguf out/fit-$$n/ && begin="--begin-with out/fit-$$n/smol.gguf"; \
-	done
+		$(BIN)/radlite-train export smol --fit out/fit-$$n --output out/fit-$$n || exit 1; \
+		fits="$$last --fit out/fit-$$n"; last="--fit out/fit-$$n"; begin="--begin-with out/fit-$$n/smol.gguf"; \
+	done; $(BIN)/radlite-train export smol $$fits --output out/pack
 	$(BIN)/radlite-train calibrate out/pack/smol.toml out/mix --output out/calibration.json --write
 	$(BIN)/radlite-train score out/pack/smol.toml out/mix --output out/scores
 

@@ -50,7 +50,7 @@ def _known(sample: Sample, targets: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weights(samples: Sequence[Sample], sources: Mapping[str, float], tasks: Mapping[str, float]) -> NDArray[np.float64]:
-    """(n,): how likely each sample is drawn, sum 1: its source's weight, that of its tasks, and its rarest label's.
+    """(n,): how likely each sample is drawn, sum 1 or all 0: its source's weight, that of its tasks, and its rarest label's.
 
     Within a source and question a label that is k times rarer than the commonest is drawn sqrt(k) times as often, so
     that rare labels are learnt and common ones keep their prior's order."""
@@ -66,8 +66,8 @@ def weights(samples: Sequence[Sample], sources: Mapping[str, float], tasks: Mapp
             rare = max(rare, (max(of.values()) / of[label]) ** 0.5)
         task = max((tasks.get(name, 1.0) for name in sample.targets), default=1.0)
         drawn[i] = sources.get(sample.source, 1.0) * task * min(rare, MOST_BALANCE)
-    drawn /= drawn.sum()
-    return drawn
+    total = drawn.sum()
+    return drawn / total if total else drawn
 
 
 def _labels(sample: Sample) -> Iterable[tuple[str, str]]:

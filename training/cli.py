@@ -155,11 +155,12 @@ def fit_command(recipe: str, data: Path, output: Path, processes: int, begin_wit
     "fitted",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     required=True,
-    help="What `fit` wrote.",
+    multiple=True,
+    help="What `fit` wrote; of several fits the mean of their parameters.",
 )
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder of the adapter and its pack.")
 @click.option("--merged", type=click.Choice(["bf16", "q8_0", "q4_0", "q4_k_m"]), help="Write the merged base too.")
-def export_command(recipe: str, fitted: Path, output: Path, merged: str | None) -> None:
+def export_command(recipe: str, fitted: tuple[Path, ...], output: Path, merged: str | None) -> None:
     """Write the adapter of RECIPE as GGUF, with a pack that `radlite run --pack` takes.
 
     \b

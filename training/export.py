@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,23 +28,28 @@ _PARAMETER = re.compile(r"\.layers\.(\d+)\.\w+\.(\w+)\.lora_([AB])\.")
 Pairs = Mapping[str, tuple[Floats, Floats]]
 
 
-def export(recipe: Recipe, fitted: Path, out: Path, form: str | None) -> list[Path]:
+def export(recipe: Recipe, fitted: Sequence[Path], out: Path, form: str | None) -> list[Path]:
     """Writes the adapter of `fit`, a pack that runs it, and where a form of llama.FILE_TYPES is named the merged base.
+
+    fitted: folders of fits. Of several, each begun with the adapter of the one before, it takes the mean of the
+    parameters, which is often better than each of them ("Model soups", Wortsman et al. 2022).
 
     Raises UsageError where nothing was fitted here, or under another recipe, PackError for a base that is not the
     recipe's."""
     from transformers import AutoConfig
 
-    best = fitted / "best.pt"
-    if not best.is_file():
-        raise UsageError(f"{fitted}: no best.pt of `fit` is here")
+    found = [folder / "best.pt" for folder in fitted]
+    for folder, best in zip(fitted, found, strict=True):
+        if not best.is_file():
+            raise UsageError(f"{folder}: no best.pt of `fit` is here")
     base, sha256 = recipe.base_file()
-    _check_conditions(best, conditions(recipe, sha256))
+    for best in found:
+        _check_conditions(best, conditions(recipe, sha256))
     out.mkdir(parents=True, exist_ok=True)
     adapter, pack = out / f"{recipe.name}.gguf", out / f"{recipe.name}.toml"
     config = AutoConfig.from_pretrained(str(base.parent), gguf_file=base.name)
     about = {gguf.Keys.General.NAME: recipe.name, gguf.Keys.General.LICENSE: recipe.licence}
-    export_checkpoint(adapter, best, config, recipe.lora.alpha, open_encoder(base).cues, sha256, about)
+    export_checkpoints(adapter, found, config, recipe.lora.alpha, open_encoder(base).cues, sha256, about)
     pack.write_text(pack_text(recipe, sha256, adapter), encoding="utf-8")
     merged = [out / f"{recipe.name}-{form}.gguf"] if form else []
     for path in merged:
@@ -82,21 +87,22 @@ def pack_text(recipe: Recipe, sha256: str, adapter: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
-def export_checkpoint(
-    out: Path, checkpoint: Path, config: Any, alpha: float, cues: Mapping[str, int], base_sha256: str,
+def export_checkpoints(
+    out: Path, checkpoints: Sequence[Path], config: Any, alpha: float, cues: Mapping[str, int], base_sha256: str,
     metadata: Mapping[str, str],
 ) -> None:  # fmt: skip
-    """Writes the adapter of a training checkpoint. config: of the base in transformers. alpha: the LoRA's.
+    """Writes the adapter of a training checkpoint, or the mean of several. config: of the base in transformers. alpha:
+    the LoRA's.
 
     cues: the token of each cue name, in the order of training. Raises UsageError where they do not fit."""
     import torch  # merging runs where torch is not installed
 
     # The fit may have run on a GPU that this machine has not.
-    parameters = torch.load(checkpoint, map_location="cpu", weights_only=True)["parameters"]
-    arrays = {name: p.float().numpy() for name, p in parameters.items()}
+    found = [torch.load(path, map_location="cpu", weights_only=True)["parameters"] for path in checkpoints]
+    arrays = {name: np.mean([p[name].float().numpy() for p in found], axis=0) for name in found[0]}
     rows = arrays.pop("cues")
     if len(rows) != len(cues):
-        raise UsageError(f"{checkpoint}: trained with {len(rows)} cues, not {len(cues)}")
+        raise UsageError(f"{checkpoints[0]}: trained with {len(rows)} cues, not {len(cues)}")
     named = {name: (token, row) for (name, token), row in zip(cues.items(), rows, strict=True)}
     write_adapter(out, config.model_type, lora_pairs(arrays, config), alpha, named, base_sha256, metadata)
 

@@ -23,7 +23,7 @@ from radlite_batch.errors import PackError, UsageError  # noqa: E402
 from radlite_batch.records import Decide, Decided, Prompt, Segment  # noqa: E402
 from training.begin import parameters_of  # noqa: E402
 from training.encode import Asked, Encoder, Row  # noqa: E402
-from training.export import export_checkpoint, lora_pairs  # noqa: E402
+from training.export import export_checkpoints, lora_pairs  # noqa: E402
 from training.lora import CHECKPOINT, LOG, fit  # noqa: E402
 from training.model import Learner, load_base, probabilities  # noqa: E402
 from training.recipe import Lora, Schedule  # noqa: E402
@@ -93,8 +93,8 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         torch.nn.init.normal_(parameter, std=0.15)
     list(fit(learner, lambda step: [encoder.row(asked())], Schedule(1, 1e-2, warmup=1), folder))
     adapter = folder / "adapter.gguf"
-    export_checkpoint(
-        adapter, folder / CHECKPOINT, learner.model.config, LORA.alpha, encoder.cues, file_sha256(base),
+    export_checkpoints(
+        adapter, [folder / CHECKPOINT], learner.model.config, LORA.alpha, encoder.cues, file_sha256(base),
         {"general.name": "tiny size"},
     )  # fmt: skip
     return Trained(base, adapter, learner, encoder)
@@ -194,17 +194,31 @@ def test_a_checkpoint_of_a_gpu_is_read_without_one(
         torch.save(state, tmp_path / CHECKPOINT)
     (tmp_path / LOG).write_text(own.with_name(LOG).read_text())
     out = tmp_path / "adapter.gguf"
-    export_checkpoint(out, tmp_path / CHECKPOINT, learner.model.config, LORA.alpha, encoder.cues, "", {})
+    export_checkpoints(out, [tmp_path / CHECKPOINT], learner.model.config, LORA.alpha, encoder.cues, "", {})
     assert np.array_equal(read_adapter(out).cue_rows, read_adapter(trained.adapter).cue_rows)
     other = Learner(load_base(trained.base, torch.float32), LORA, encoder.cue_words())
     assert list(fit(other, lambda step: [], Schedule(1, 1e-2, warmup=1), tmp_path)) == []
     assert all(torch.equal(p, other.trainable()[name]) for name, p in learner.trainable().items())
 
 
+def test_of_several_checkpoints_the_mean_is_exported(trained: Trained, tmp_path: Path) -> None:
+    own, config, cues = trained.base.with_name(CHECKPOINT), trained.learner.model.config, trained.encoder.cues
+    state = torch.load(own, weights_only=True)
+    state["parameters"] = {name: 3 * p for name, p in state["parameters"].items()}
+    torch.save(state, tmp_path / CHECKPOINT)
+    out = tmp_path / "adapter.gguf"
+    export_checkpoints(out, [own, tmp_path / CHECKPOINT], config, LORA.alpha, cues, "", {})
+    mean, alone = read_adapter(out), read_adapter(trained.adapter)
+    assert mean.cue_rows == pytest.approx(2 * alone.cue_rows, rel=1e-3)
+    for name, halves in alone.pairs.items():
+        for found, half in zip(mean.pairs[name], halves, strict=True):
+            assert found == pytest.approx(2 * half, rel=2e-3, abs=1e-4)
+
+
 def test_what_cannot_be_exported_is_refused(trained: Trained, tmp_path: Path) -> None:
     config, checkpoint = trained.learner.model.config, trained.base.with_name(CHECKPOINT)
     with pytest.raises(UsageError, match="trained with 2 cues, not 1"):
-        export_checkpoint(tmp_path / "a.gguf", checkpoint, config, LORA.alpha, {"size.mm": 1}, "", {})
+        export_checkpoints(tmp_path / "a.gguf", [checkpoint], config, LORA.alpha, {"size.mm": 1}, "", {})
     with pytest.raises(UsageError, match="'gpt2' cannot be exported"):
         lora_pairs({}, AutoConfig.for_model("gpt2"))
     with pytest.raises(UsageError, match="embed_tokens"):

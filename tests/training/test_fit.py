@@ -20,6 +20,7 @@ from test_export import random_base  # noqa: E402
 from test_whole_way import RECIPE, call, corpus  # noqa: E402
 
 from radlite_batch.errors import RunChanged, UsageError  # noqa: E402
+from radlite_batch.tasks.registry import TASKS  # noqa: E402
 from training import fit as fitting  # noqa: E402
 from training.cli import main as train  # noqa: E402
 from training.datasets.picture import can_draw  # noqa: E402
@@ -105,7 +106,7 @@ def test_another_recipe_or_mix_takes_no_checkpoint_and_no_adapter(folder: Path, 
     with pytest.raises(RunChanged, match="another lora, seed, mix; use"):
         fit(other, folder / "mix", tmp_path / "out", 1, lambda line: None)
     with pytest.raises(UsageError, match=r"best\.pt: trained under another lora than the recipe's"):
-        export(other, tmp_path / "out", tmp_path / "pack", None)
+        export(other, [tmp_path / "out"], tmp_path / "pack", None)
 
 
 def test_a_run_that_makes_its_adapter_worse_gives_back_what_it_began_with(
@@ -113,7 +114,7 @@ def test_a_run_that_makes_its_adapter_worse_gives_back_what_it_began_with(
 ) -> None:
     fitted(folder, tmp_path / "first", "no-dev")
     recipe = load_recipe(str(folder / "small.toml"))
-    adapter = export(recipe, tmp_path / "first", tmp_path / "pack", None)[0]
+    adapter = export(recipe, [tmp_path / "first"], tmp_path / "pack", None)[0]
     seen = scripted(monkeypatch, 0.5, 0.4, 0.3)
     fit(recipe, folder / "mix", tmp_path / "second", 1, lambda line: None, adapter)
     assert history(tmp_path / "second") == [(0, 0.5), (1, 0.4), (2, 0.3)]
@@ -124,7 +125,7 @@ def test_a_run_that_makes_its_adapter_worse_gives_back_what_it_began_with(
 
 def test_weights_that_leave_nothing_to_draw_are_refused(folder: Path, tmp_path: Path) -> None:
     text = (folder / "small.toml").read_text()
-    (tmp_path / "none.toml").write_text(text + "\n[tasks]\nn_staging = 0\nm_staging = 0\n")
+    (tmp_path / "none.toml").write_text("\n".join([text, "[tasks]", *(f"{task} = 0" for task in TASKS)]))
     with pytest.raises(UsageError, match="its weights leave no sample of"):
         fit(load_recipe(str(tmp_path / "none.toml")), folder / "no-dev", tmp_path / "out", 1, lambda line: None)
 
