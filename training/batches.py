@@ -50,7 +50,7 @@ def _known(sample: Sample, targets: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weights(samples: Sequence[Sample], sources: Mapping[str, float], tasks: Mapping[str, float]) -> NDArray[np.float64]:
-    """(n,): how likely each sample is drawn, by the weights of its source, its tasks and its rarest label; sum 1, or all 0.
+    """(n,): how likely each sample is drawn, by the weights of source, tasks and its rarest label; sum 1, or all 0.
 
     Within a source and question a label that is k times rarer than the commonest is drawn sqrt(k) times as often, so
     that rare labels are learnt and common ones keep their prior's order."""
