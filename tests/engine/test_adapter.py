@@ -70,7 +70,8 @@ def test_the_scale_weighs_the_adapter(weights: Weights, adapter: Path) -> None:
     models = [LlamaModel(weights, LIMITS, 1, adapter, scale) for scale in (0.0, 0.5, 1.0)]
     none, half, whole = (logits(model) for model in models)
     plain = LlamaModel(weights, LIMITS, 1)
-    assert np.allclose(none, logits(plain), atol=1e-3)
+    # Without an adapter only the rows that are read are multiplied, unrounded: the library rounds to eight bits.
+    assert np.allclose(none, logits(plain), atol=0.1)
     assert 0 < np.abs(half - none).mean() < np.abs(whole - none).mean() * 1.5
     assert not np.allclose(half, whole, atol=1e-2)
     for model in (*models, plain):

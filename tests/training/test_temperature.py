@@ -60,22 +60,24 @@ def test_an_overconfident_model_is_put_right_on_samples_not_fitted_on() -> None:
     assert found.ece_after[0] < found.ece_if_calibrated[2] * 1.2 < found.ece_before[1]
     assert {name: one.n for name, one in found.sources.items()} == {"made": 1500}
     assert found.sources["made"].ece_after == found.ece_after
+    assert found.ece_before[1] < found.ece_before[0] < found.ece_before[2]
+    (line,) = calibration_lines([found])[1:]
+    assert line.split()[:3] == ["n_staging", "1500", "1500"]
 
 
 def test_the_answers_of_each_source_are_judged_apart() -> None:
     rows = stages(1.0, 600)
-    wrong = [
-        replace(row, sample=replace(row.sample, source="other", targets={"n_staging": {"stage": "N0"}})) for row in rows
-    ]
+    wrong = []
+    for row in rows:
+        never = STAGES[int(np.argmin(row.probabilities["stage"]))]
+        sample = replace(row.sample, source="other", targets={"n_staging": {"stage": never}})
+        wrong.append(replace(row, sample=sample))
     found = fit(TASKS["n_staging"], [*rows[:300], *wrong[300:]])
     apart = found.sources
     assert [one.n for one in apart.values()] == [300, 300]
     assert apart["other"].ece_after[0] > apart["other"].ece_if_calibrated[2]
     lines = calibration_lines([found])
     assert [line.split()[:2] for line in lines[2:]] == [["made", "300"], ["other", "300"]]
-    assert found.ece_before[1] < found.ece_before[0] < found.ece_before[2]
-    (line,) = calibration_lines([found])[1:]
-    assert line.split()[:3] == ["n_staging", "1500", "1500"]
 
 
 def flags(rows: list[tuple[str, Any, tuple[float, ...]]]) -> Questions:
