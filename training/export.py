@@ -65,8 +65,8 @@ def conditions(recipe: Recipe, base_sha256: str) -> dict[str, str]:
 def _check_conditions(best: Path, wanted: Mapping[str, str]) -> None:
     import torch
 
-    fitted = torch.load(best, map_location="cpu", mmap=True, weights_only=True)["conditions"]
-    changed = [name for name, value in wanted.items() if fitted[name] != value]
+    fitted = torch.load(best, map_location="cpu", mmap=True, weights_only=True).get("conditions", {})
+    changed = [name for name, value in wanted.items() if fitted.get(name) != value]
     if changed:
         raise UsageError(f"{best}: trained under another {', '.join(changed)} than the recipe's")
 

@@ -11,9 +11,8 @@ from radlite_batch.job import Job, Output, RunLimits
 from radlite_batch.results.manifest import read_manifest, read_receipts
 from radlite_batch.run import run
 
-_ENOUGH = (
-    128  # reports a worker, from which on it has two shards: larger ones fill batches better, smaller end together
-)
+# Reports a worker; with more it has two shards, which end together better than one and fill batches as well.
+_ENOUGH = 128
 
 
 def measure(

@@ -226,8 +226,8 @@ class Context:
         )
 
     def _row(self, index: int) -> _Row:
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, index)
-        return _Row(np.ctypeslib.as_array(pointer, shape=(self._n_vocab,)))
+        logits = llama_cpp.llama_get_logits_ith(self.handle, index)
+        return _Row(np.ctypeslib.as_array(logits, shape=(self._n_vocab,)))
 
 
 def pointer(array: np.ndarray, kind: type) -> Any:

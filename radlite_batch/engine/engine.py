@@ -136,9 +136,10 @@ class Engine:
         if not wishes and not texts:
             return
         # A prompt's last token is the first that its stream computes: only there all logits after it are at hand.
-        paths, numbers = sort_paths([w.path for w in wishes] + [t.path[:-1] for t in texts if len(t.path) > 1])
+        longer = [text for text in texts if len(text.path) > 1]
+        paths, numbers = sort_paths([w.path for w in wishes] + [t.path[:-1] for t in longer])
         by_path: dict[int, list[Text]] = {}
-        for text, path in zip((t for t in texts if len(t.path) > 1), numbers[len(wishes) :], strict=True):
+        for text, path in zip(longer, numbers[len(wishes) :], strict=True):
             by_path.setdefault(path, []).append(text)
         # What a token's logits are wanted for: by the path that computes it, then by position.
         wanted: dict[int, dict[int, list[_Wish]]] = {}

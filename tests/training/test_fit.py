@@ -107,6 +107,11 @@ def test_another_recipe_or_mix_takes_no_checkpoint_and_no_adapter(folder: Path, 
         fit(other, folder / "mix", tmp_path / "out", 1, lambda line: None)
     with pytest.raises(UsageError, match=r"best\.pt: trained under another lora than the recipe's"):
         export(other, [tmp_path / "out"], tmp_path / "pack", None)
+    best = torch.load(tmp_path / "out" / BEST, weights_only=True)
+    del best["conditions"]
+    torch.save(best, tmp_path / "out" / BEST)
+    with pytest.raises(UsageError, match="trained under another lora, base than"):
+        export(other, [tmp_path / "out"], tmp_path / "pack", None)
 
 
 def test_a_run_that_makes_its_adapter_worse_gives_back_what_it_began_with(
