@@ -37,7 +37,7 @@ class System:
         return Spread.of(measure.rate for measure in self.measures)
 
     def per_report(self, key: str) -> float:
-        """Tokens (prompt_tokens or written_tokens) per report, the median of the rounds."""
+        """Tokens (prompt_tokens, written_tokens, drafted or accepted) per report, the median of the rounds."""
         return float(statistics.median(getattr(measure, key) / measure.reports for measure in self.measures))
 
 
@@ -110,6 +110,10 @@ class Result:
         lines.append(f"{'bound':<14}{_range(self.bound, ',.0f'):>28}{'':>32}{self.unique_tokens / self.reports:>9.1f}")
         lines += ["", "prompt, written: tokens computed and written per report"]
         lines += [f"{name}: {system.about}" for name, system in self.systems.items()]
+        for name, system in self.systems.items():
+            if drafted := system.per_report("drafted"):
+                share = system.per_report("accepted") / drafted
+                lines.append(f"{name}: {drafted:.1f} written tokens guessed per report, {share:.0%} of them right")
         lines += [f"{name} was left out: {why}" for name, why in self.left_out.items()]
         return lines
 

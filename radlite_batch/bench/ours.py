@@ -8,7 +8,7 @@ from radlite_batch.archive import ArchiveSpec
 from radlite_batch.bench.peers import Measure
 from radlite_batch.errors import EngineError
 from radlite_batch.job import Job, Output, RunLimits
-from radlite_batch.results.manifest import read_manifest, read_receipts
+from radlite_batch.results.manifest import finished_path, read_manifest, read_receipts
 from radlite_batch.run import run
 
 # Reports a worker; with more it has two shards, which end together better than one and fill batches as well.
@@ -31,16 +31,17 @@ def measure(
         summary = run(job)
         manifest = read_manifest(out)
         assert manifest is not None
-        receipts = read_receipts(out, manifest.items).values()
+        receipts = [*read_receipts(out, manifest.items).values()]
+        last = max(finished_path(out, shard.number).stat().st_mtime for shard in manifest.shards)
         statuses = {status for task in summary.tasks.values() for status in task.status}
         if summary.state != "complete" or statuses - {"ok", "unparsed"}:
             raise EngineError(f"the engine's run is {summary.state}, with rows {', '.join(sorted(statuses))}")
     finally:
         shutil.rmtree(out, ignore_errors=True)
     first = min(receipt["begin"] + receipt["seconds"]["read"] + receipt["seconds"]["load"] for receipt in receipts)
-    last = max(receipt["begin"] + sum(receipt["seconds"].values()) for receipt in receipts)
-    counts = [receipt["counts"] for receipt in receipts]
-    written = sum(count["written"] for count in counts)
-    guesses = sum(count["drafted"] - count["accepted"] for count in counts)  # computed for nothing
-    computed = sum(count["computed"] for count in counts) - guesses - written
-    return Measure(reports, last - first, first - begin, computed, written)
+    counts = {key: sum(receipt["counts"][key] for receipt in receipts) for key in receipts[0]["counts"]}
+    guesses = counts["drafted"] - counts["accepted"]  # computed for nothing
+    computed = counts["computed"] - guesses - counts["written"]
+    return Measure(
+        reports, last - first, first - begin, computed, counts["written"], counts["drafted"], counts["accepted"]
+    )

@@ -52,13 +52,16 @@ class Work:
 class Measure:
     """One system's work in one round.
 
-    seconds: of the work alone; startup: before it, processes and loading. prompt_tokens: computed, not reused."""
+    seconds: of the work alone; startup: before it, processes and loading. prompt_tokens: computed, not reused.
+    drafted, accepted: tokens that were guessed, and those of them that were right."""
 
     reports: int
     seconds: float
     startup: float
     prompt_tokens: int
     written_tokens: int
+    drafted: int = 0
+    accepted: int = 0
 
     @property
     def rate(self) -> float:

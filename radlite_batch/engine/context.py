@@ -133,6 +133,7 @@ class Context:
         params.n_threads = params.n_threads_batch = use.threads
         params.no_perf = True
         self._head, self._states, self._n_states = head, np.empty((0, 0), np.float32), 0
+        self._raised: BaseException | None = None  # a signal's, say, while the library called us
         if head is not None:
             self._eval = llama_cpp.ggml_backend_sched_eval_callback(self._evaluated)
             params.cb_eval = self._eval
@@ -192,17 +193,23 @@ class Context:
         self._n_states, self._states = n_states, np.empty((0, 0), np.float32)
         code = llama_cpp.llama_decode(self.handle, self._batch(n))
         self._keep.clear()
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
         if code:
             raise EngineError(f"llama_decode failed with {code} on {n} tokens")
 
     def _evaluated(self, tensor: int, asks: bool, user_data: Any) -> bool:
         """llama.cpp asks of each tensor whether to stop after it, and then whether to go on."""
         assert self._head is not None
-        if asks:
-            return bool(self._n_states) and libggml.ggml_get_name(tensor) == STATES
-        size = self._n_states * self._head.n_embd
-        values = (ctypes.c_float * size).from_address(libggml.ggml_get_data(tensor))
-        self._states = np.array(values, np.float32).reshape(self._n_states, self._head.n_embd)
+        try:
+            if asks:
+                return bool(self._n_states) and libggml.ggml_get_name(tensor) == STATES
+            size = self._n_states * self._head.n_embd
+            values = (ctypes.c_float * size).from_address(libggml.ggml_get_data(tensor))
+            self._states = np.array(values, np.float32).reshape(self._n_states, self._head.n_embd)
+        except BaseException as error:  # cannot pass through the library
+            self._raised = error
         return False
 
     def cut(self, seq: int, n_tokens: int) -> None:

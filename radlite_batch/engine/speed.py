@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-from radlite_batch.engine.base import Limits, Run
 from radlite_batch.errors import EngineError
 
 _FIRST_TOKEN = 1000
@@ -60,16 +59,16 @@ def _compute(
     barrier: Barrier,
     theirs: Connection,
 ) -> None:
-    from radlite_batch.engine.context import Weights
-    from radlite_batch.engine.llama import LlamaModel
+    from radlite_batch.engine.context import Context, Use, Weights
 
     os.sched_setaffinity(0, cores)
-    context = LlamaModel(Weights(model, repack), Limits(n_batch, n_batch, 1), len(cores))
-    run = Run(np.arange(_FIRST_TOKEN, _FIRST_TOKEN + n_batch, dtype=np.int32), 0, (0,), (0,))
+    context = Context(Weights(model, repack), n_batch, n_batch, 1, True, Use(len(cores), None, 1.0))
+    tokens = np.arange(_FIRST_TOKEN, _FIRST_TOKEN + n_batch, dtype=np.int32)
 
     def batch() -> None:
-        context.decode([run])
-        context.drop(0)
+        context.add(tokens, 0, (0,))
+        context.decode([[n_batch - 1]])
+        context.cut(0, 0)
 
     batch()
     barrier.wait(_PATIENCE)

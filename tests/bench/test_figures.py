@@ -53,6 +53,13 @@ def test_json_and_table(tmp_path: Path) -> None:
     assert [measure["seconds"] for measure in document["systems"]["engine"]["measures"]] == [5, 10, 15]
     table = (tmp_path / "out" / "bench.txt").read_text()
     assert "36,000 (24,000 to 72,000)" in table and "loop was left out: not asked for" in table
+    assert "guessed" not in table
+
+
+def test_guessed_tokens_are_shown_with_those_that_were_right(tmp_path: Path) -> None:
+    guessing = result()
+    guessing.systems["engine"].measures = [Measure(100, 5.0, 1.0, 8000, 900, 200, 150)] * 3
+    assert "engine: 2.0 written tokens guessed per report, 75% of them right" in guessing.lines("engine")
 
 
 @pytest.mark.parametrize(("suffix", "head"), [("png", b"\x89PNG"), ("svg", b"<?xml")])

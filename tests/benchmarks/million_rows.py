@@ -1,4 +1,4 @@
-"""Streams a million synthetic rows through the fake model; prints throughput and the parent's memory over the run.
+"""Streams a million synthetic rows through the fake model; prints speed and the parent's memory over the run.
 
 usage: python tests/benchmarks/million_rows.py [csv|parquet] [ROWS] [FOLDER]
 
@@ -30,18 +30,18 @@ SENTENCES = (
 
 
 class Watch(Progress):
-    """Notes this process's resident memory at every twentieth of the rows."""
+    """Notes the time and this process's resident memory at every twentieth of the rows."""
 
     def __init__(self) -> None:
         super().__init__(None)
-        self.marks: list[tuple[int, int]] = []
+        self.marks: list[tuple[int, float, int]] = []  # rows, seconds, MiB
 
     def advance(self, rows: int) -> None:
         super().advance(rows)
         if self._done >= (len(self.marks) + 1) * self._total // 20:
             memory = process_memory(os.getpid())
             assert memory is not None
-            self.marks.append((self._done, memory["rss"] >> 20))
+            self.marks.append((self._done, time.perf_counter(), memory["rss"] >> 20))
 
 
 def make_archive(path: Path, rows: int) -> None:
@@ -67,7 +67,10 @@ def main() -> None:
         summary = run(job, watch)
         seconds = time.perf_counter() - begin
     print(f"{kind}: {summary.rows_done:,} rows in {seconds:.0f} s, {summary.rows_done / seconds * 3600:,.0f} rows/hour")
-    print("parent RSS in MiB at each twentieth: " + " ".join(str(mib) for _, mib in watch.marks))
+    pairs = zip(watch.marks, watch.marks[1:], strict=False)
+    rates = [(rows - before) / (now - then) * 3600 for (before, then, _), (rows, now, _) in pairs]
+    print("million rows/hour from each twentieth to the next: " + " ".join(f"{rate / 1e6:.1f}" for rate in rates))
+    print("parent RSS in MiB at each twentieth: " + " ".join(str(mib) for *_, mib in watch.marks))
     print(f"writing {summary.write_seconds / summary.busy_seconds:.1%} of the workers' time")
 
 

@@ -74,6 +74,26 @@ def weights(file: ModelFile) -> Weights:
     return Weights(file.path)
 
 
+class Interrupted:
+    """Compares as Ctrl-C would come in between."""
+
+    def __eq__(self, other: object) -> bool:
+        raise KeyboardInterrupt
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_signal_while_the_library_calls_back_is_not_lost(weights: Weights, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LlamaModel(weights, LIMITS, threads=1)
+    run = Run(np.arange(1000, 1008, dtype=np.int32), 0, (0,), (7,))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("radlite_batch.engine.context.STATES", Interrupted())
+        model.decode([run])
+    model.drop(0)
+    assert len(model.decode([run])) == 1
+    model.close()
+
+
 def first_mebibyte(source: Path, target: Path) -> Path:
     with open(source, "rb") as whole:
         target.write_bytes(whole.read(1 << 20))
