@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from radlite_batch import machine
-from radlite_batch.engine.formats import Prepared
 from radlite_batch.errors import RadliteError
 from radlite_batch.job import Workers
 from radlite_batch.pack import load_pack
 from radlite_batch.placement import place
+from radlite_batch.plan import REPORTS_IN_HAND
 from radlite_batch.storage import cache_folder
 
 _LEAST_MEMORY, _LEAST_DISK = 2 << 30, 1 << 30
@@ -122,20 +122,10 @@ def _pack(name: str, say: Callable[[str], None]) -> Iterator[Finding]:
         for model in pack.models:
             file, prepared = pack.prepare(model, say)
             yield Finding("pack", True, f"{pack.name}.{model} {file.sha256[:12]}")
-            yield from (Finding("speed", True, line) for line in _speeds(prepared))
+            if prepared is not None and prepared.speeds:
+                lines = [*prepared.measured(), f"runs as {prepared.form}"]
+                yield from (Finding("speed", True, line) for line in lines)
             yield from (Finding("workers", True, line) for line in place(Workers(), {model: file}, say).why)
+        yield Finding("workers", True, f"{REPORTS_IN_HAND} reports in hand a process")
     except RadliteError as error:
         yield Finding("pack", False, str(error))
-
-
-def _speeds(prepared: Prepared | None) -> list[str]:
-    """What was measured of the number formats."""
-    if prepared is None or not prepared.speeds:
-        return []
-    shown = {
-        "prompt tokens/s on one thread": prepared.speeds,
-        "with private repacked copies (no run uses them)": prepared.repacked,
-    }
-    lines = [f"{what}: {', '.join(f'{form} {x:,.0f}' for form, x in speeds.items())}" for what, speeds in shown.items()]
-    lines += [f"{form} gives {share:.1%} of bf16's labels" for form, share in prepared.agreement.items()]
-    return [*lines, f"runs as {prepared.form}"]

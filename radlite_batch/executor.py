@@ -36,7 +36,7 @@ _SHARD_DIED = "the worker died on this row's shard"
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Worker processes, and the logical CPUs of each; disjoint."""
+    """Worker processes, and the logical CPUs of each: disjoint, or all for every one under a quota."""
 
     core_sets: tuple[tuple[int, ...], ...]
 

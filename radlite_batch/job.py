@@ -14,6 +14,7 @@ from typing import Any
 
 from radlite_batch import storage
 from radlite_batch.archive import ENCODINGS, FIELDS, ArchiveSpec, Filter, is_utf8
+from radlite_batch.engine.formats import FORMATS
 from radlite_batch.errors import JobError, did_you_mean
 from radlite_batch.tasks.registry import tasks_named
 
@@ -27,7 +28,8 @@ class Workers:
     """processes, threads per process, reports_in_hand (whose prompts form one trie); 0 lets the plan choose.
 
     memory: MiB that a worker may take for itself, beside the weights it maps; 0: an equal share of what is free. One
-    that holds more than half of it is replaced between two work items. scheduler: address of the Dask scheduler whose
+    that holds more than half of it is replaced between two work items. format: number format that models run in whose
+    pack lets them be converted; "": the fastest here. scheduler: address of the Dask scheduler whose
     workers run the job, a process for every `threads` (1, if not given) of theirs; "": those of this host."""
 
     processes: int = 0
@@ -36,6 +38,7 @@ class Workers:
     backend: str = "local"
     memory: int = 0
     scheduler: str = ""
+    format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class Job:
              "workers.scheduler needs an archive and an output folder that all nodes share; neither may be a URL"),
             (min(self.workers.processes, self.workers.threads, self.workers.reports_in_hand, self.workers.memory) >= 0,
              "workers.processes, threads, reports_in_hand and memory must not be negative"),
+            (self.workers.format in ("", *FORMATS), f"workers.format must be one of {', '.join(FORMATS)}"),
             (self.output.shard_rows > 0, "output.shard_rows must be above 0"),
             (is_utf8(str(self.output.path)), "output.path: its name is not UTF-8"),
             (not any(map(os.path.isfile, (self.output.path, *self.output.path.parents))),
@@ -204,7 +208,8 @@ def _date(table: Mapping[str, Any], name: str) -> str:
 
 
 def _workers(table: Any) -> Workers:
-    keys = _table(table, "workers", ("processes", "threads", "reports_in_hand", "backend", "memory", "scheduler"))
+    names = ("processes", "threads", "reports_in_hand", "backend", "memory", "scheduler", "format")
+    keys = _table(table, "workers", names)
     return Workers(
         _get(keys, "workers.processes", int, 0),
         _get(keys, "workers.threads", int, 0),
@@ -212,6 +217,7 @@ def _workers(table: Any) -> Workers:
         _get(keys, "workers.backend", str, "local"),
         _get(keys, "workers.memory", int, 0),
         _get(keys, "workers.scheduler", str, ""),
+        _get(keys, "workers.format", str, ""),
     )
 
 

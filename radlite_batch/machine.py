@@ -1,5 +1,6 @@
 """What this machine has and what processes take of it: cores, memory, proportional set size. Linux only."""
 
+import math
 import os
 import platform
 import resource
@@ -7,40 +8,78 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+_GROUPS = Path("/sys/fs/cgroup")
+
 
 def cores() -> list[int]:
     """The logical CPUs this process may use."""
     return sorted(os.sched_getaffinity(0))
 
 
+def core_count() -> int:
+    """How many logical CPUs this process has the time of: all it may use, or fewer under a control group's quota."""
+    quota = min(_group_quotas(_GROUPS, _own_group()))
+    return len(cores()) if quota >= len(cores()) else max(1, int(quota))
+
+
 def cpu_name() -> str:
+    return _cpuinfo("model name") or platform.machine()
+
+
+def cpu_flags() -> str:
+    """Its instruction sets and the like, as the kernel names them."""
+    return _cpuinfo("flags") or _cpuinfo("Features")  # the latter on ARM
+
+
+def _cpuinfo(key: str) -> str:
+    """Of the first logical CPU; "" where the kernel does not say."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+        name, _, value = line.partition(":")
+        if name.strip() == key:
+            return value.strip()
+    return ""
 
 
 def memory_available() -> int:
     """Bytes that can be had without swapping, and within the limits of a container or a systemd unit."""
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
-            own = Path("/proc/self/cgroup").read_text().partition("0::/")[2].splitlines()
-            return min(int(line.split()[1]) * 1024, *_group_rooms(Path("/sys/fs/cgroup"), own[0] if own else ""))
+            return min(int(line.split()[1]) * 1024, *_group_rooms(_GROUPS, _own_group()))
     raise OSError("/proc/meminfo has no MemAvailable")
+
+
+def _own_group() -> str:
+    """Our control group of version 2, below the root."""
+    own = Path("/proc/self/cgroup").read_text().partition("0::/")[2].splitlines()
+    return own[0] if own else ""
+
+
+def _groups(root: Path, own: str) -> list[Path]:
+    """From our own control group up to the root."""
+    return [group for group in (root / own, *(root / own).parents) if group.is_relative_to(root)]
+
+
+def _group_quotas(root: Path, own: str) -> list[float]:
+    """CPU time in each second that each control group (version 2) allows, in seconds; infinite without a limit."""
+    quotas = [math.inf]
+    for group in _groups(root, own):
+        with suppress(OSError):  # the root has none
+            limit, period = (group / "cpu.max").read_text().split()
+            quotas += [int(limit) / int(period)] if limit != "max" else []
+    return quotas
 
 
 def _group_rooms(root: Path, own: str) -> list[int]:
     """Bytes that are left in each limited control group (version 2) from our own up to the root; pages of files that
     nobody uses count as left. Without a limit: no more than any machine has."""
     rooms = [sys.maxsize]
-    for group in (root / own, *(root / own).parents):
-        if group.is_relative_to(root):
-            try:
-                limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
-                unused = (group / "memory.stat").read_text().partition("inactive_file ")[2].split()
-            except OSError:
-                continue
-            rooms += [max(0, int(limit) - int(used) + int(unused[0]))] if limit != "max" else []
+    for group in _groups(root, own):
+        try:
+            limit, used = ((group / f"memory.{name}").read_text().strip() for name in ("max", "current"))
+            unused = (group / "memory.stat").read_text().partition("inactive_file ")[2].split()
+        except OSError:
+            continue
+        rooms += [max(0, int(limit) - int(used) + int(unused[0]))] if limit != "max" else []
     return rooms
 
 

@@ -162,7 +162,7 @@ class _Node:
         self._out, threads, cores = order.setting.out, order.setting.threads, tuple(machine.cores())
         setting = replace(order.setting, models=_models(order))
         processes = max(1, share // threads)
-        free = machine.memory_available() * share // max(share, len(cores))
+        free = machine.memory_available() * share // max(share, machine.core_count())
         self._slots: queue.LifoQueue[Slot] = queue.LifoQueue()
         for i in range(processes):
             own = cores[i * threads : (i + 1) * threads] if share == len(cores) else cores

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from radlite_batch.engine.fake import fake_sha256
-from radlite_batch.engine.formats import Prepared, fastest, file_sha256
+from radlite_batch.engine.formats import AS_SHIPPED, Prepared, fastest, file_sha256, in_form
 from radlite_batch.engine.open import ModelFile
 from radlite_batch.errors import PackError, did_you_mean
-from radlite_batch.probe import agreement
+from radlite_batch.probe import agreement, judge
 from radlite_batch.tasks.registry import TASKS, cue_names
 from radlite_batch.tasks.render import SYSTEM, Markup, PromptStyle, Template
 
@@ -68,15 +68,19 @@ class Pack:
             routes.setdefault(self.routes[task], []).append(task)
         return {model: tuple(names) for model, names in routes.items()}
 
-    def prepare(self, model: str, say: Callable[[str], None] = lambda line: None) -> tuple[ModelFile, Prepared | None]:
-        """The model's files, checked, merged and converted. Raises PackError naming what is missing or wrong."""
+    def prepare(
+        self, model: str, say: Callable[[str], None] = lambda line: None, form: str = ""
+    ) -> tuple[ModelFile, Prepared | None]:
+        """The model's files, checked, merged and converted: to the number format `form`, or "" for the fastest here.
+
+        Raises PackError naming what is missing or wrong."""
         try:
-            return self._prepare(model, say)
+            return self._prepare(model, say, form)
         except OSError as error:
             hint = "RADLITE_CACHE names the cache folder"
             raise PackError(f"pack {self.name}: {error.filename}: {error.strerror}; {hint}") from None
 
-    def _prepare(self, model: str, say: Callable[[str], None]) -> tuple[ModelFile, Prepared | None]:
+    def _prepare(self, model: str, say: Callable[[str], None], form: str) -> tuple[ModelFile, Prepared | None]:
         spec = self.models[model]
         cues = cue_names() if self.style.name == "native" else ()
         if spec.base == "fake":
@@ -92,9 +96,16 @@ class Pack:
             base, sha256 = merged(base, spec.sha256, adapter, spec.adapter_sha256, spec.scale, say)
             # The adapter is in the file, and its checksum stays in what the run records.
             file = replace(file, path=base, sha256=sha256, adapter=None)
+        if form and spec.convert:
+            path = in_form(base, file.sha256, form)
+            sha256 = file_sha256(path)
+            return replace(file, path=path, sha256=sha256), Prepared(path, sha256, form)
+        if form not in ("", AS_SHIPPED):
+            said = f"runs as it is, not in {form}; with convert = true it would be converted"
+            raise PackError(f"pack {self.name}, models.{model}: {said}")
         if not spec.convert:
-            return file, Prepared(base, file.sha256, "merged" if spec.merge else "as shipped")
-        prepared = fastest(base, file.sha256, partial(agreement, file, self.style), say)
+            return file, Prepared(base, file.sha256, "merged" if spec.merge else AS_SHIPPED)
+        prepared = fastest(base, file.sha256, judge(file, self.style), partial(agreement, file, self.style), say)
         return replace(file, path=prepared.path, sha256=prepared.sha256), prepared
 
     def _check_adapter(self, spec: ModelSpec, base: Path, adapter: Path) -> None:

@@ -1,12 +1,10 @@
 """Splits the machine into worker processes and threads, from cores, memory and a few seconds of measurement."""
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from radlite_batch import machine
-from radlite_batch.engine.formats import machine_key
+from radlite_batch.engine.formats import keep, kept, machine_key
 from radlite_batch.engine.open import N_BATCH, ModelFile, context_bytes, limits_of
 from radlite_batch.engine.speed import prompt_speed
 from radlite_batch.executor import Placement
@@ -15,7 +13,7 @@ from radlite_batch.storage import cache_folder
 
 _PYTHON_BYTES = 200 << 20  # what a worker holds beside model and context
 _MEASURED_SECONDS, _ROUNDS = 1.0, 2
-_MOST_SPLITS = 4
+_THREADS = (1, 2, 4, 8)
 
 Split = tuple[int, int]  # processes, threads of each
 
@@ -31,20 +29,23 @@ class Placed:
 
 def place(workers: Workers, models: Mapping[str, ModelFile], say: Callable[[str], None] = lambda line: None) -> Placed:
     """Splits the cores among processes; what the job fixes is left as it says."""
-    cores = machine.cores()
+    cores, n_cores = machine.cores(), machine.core_count()
     fit, memory = _fit(models)
     if workers.threads or workers.processes:
-        threads = min(workers.threads or max(1, len(cores) // workers.processes), len(cores))
-        split = (workers.processes or min(len(cores) // threads, fit), threads)
+        threads = min(workers.threads or max(1, n_cores // workers.processes), n_cores)
+        split = (workers.processes or min(n_cores // threads, fit), threads)
         reason = "as the job says"
     else:
-        speeds = _speeds(models, _splits(len(cores), fit), cores, say)
+        speeds = _speeds(models, _splits(n_cores, fit), cores, say)
         split = max(speeds, key=lambda split: speeds[split])
         shown = [f"{p} x {t}: {speed:,.0f}" for (p, t), speed in speeds.items() if speed]
         reason = f"prompt tokens/s together, {', '.join(shown)}" if shown else "one for each core"
-    core_sets = _core_sets(cores, split)
-    pinned = ", ".join("+".join(map(str, core_set)) for core_set in core_sets)
-    why = (f"{split[0]} process(es) x {split[1]} thread(s): {reason}", memory, f"cores: {pinned}")
+    if n_cores < len(cores):  # a container's neighbours may have the same first cores
+        core_sets, kept_to = (tuple(cores),) * split[0], f"any of {len(cores)}; the control group's quota is {n_cores}"
+    else:
+        core_sets = _core_sets(cores, split)
+        kept_to = ", ".join("+".join(map(str, core_set)) for core_set in core_sets)
+    why = (f"{split[0]} process(es) x {split[1]} thread(s): {reason}", memory, f"cores: {kept_to}")
     return Placed(Placement(core_sets), split[1], why)
 
 
@@ -74,19 +75,18 @@ class _Cache:
     def __init__(self, model: ModelFile):
         name = f"{model.sha256[:16]}-{machine_key()}-{len(machine.cores())}.json"
         self._path = cache_folder() / "placement" / name
-        self.known = json.loads(self._path.read_text(encoding="utf-8")) if self._path.exists() else {}
+        self.known = {key: value for key, value in kept(self._path).items() if isinstance(value, int | float)}
 
     def keep(self, key: str, value: float) -> None:
         self.known[key] = value
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        growing = self._path.with_suffix(f".{os.getpid()}")
-        growing.write_text(json.dumps(self.known, indent=1) + "\n", encoding="utf-8")
-        os.rename(growing, self._path)
+        keep(self._path, self.known)
 
 
 def _splits(n_cores: int, fit: int) -> list[Split]:
-    threads = [1 << i for i in range(_MOST_SPLITS) if 1 << i <= n_cores]
-    return [(min(n_cores // t, fit), t) for t in threads]
+    """Also the one that leaves the fewest cores idle where memory, for `fit` workers, is what is short."""
+    threads = {t for t in _THREADS if t <= n_cores} | {max(1, n_cores // fit)}
+    return [(min(n_cores // t, fit), t) for t in sorted(threads)]
 
 
 def _core_sets(cores: Sequence[int], split: Split) -> tuple[tuple[int, ...], ...]:

@@ -81,7 +81,7 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     needs_text = any(task.uses_text for task in tasks)
     old = read_manifest(job.output.path)
     files, shards = _files(job, found, needs_text, old)
-    ready = {model: pack.prepare(model, say) for model in routes}
+    ready = {model: pack.prepare(model, say, job.workers.format) for model in routes}
     models = {model: file for model, (file, _) in ready.items()}
     prompts = fingerprint(tasks, pack.style)
     identity = _identity(job, pack, routes, models, prompts)
@@ -200,6 +200,7 @@ def describe(plan: Plan) -> list[str]:
         prepared = plan.prepared[model]
         form = f" ({prepared.form})" if prepared else ""
         lines.append(f"model     {model}{form}: {', '.join(tasks)}")
+        lines += [f"          {line}" for line in prepared.measured()] if prepared else []
     lines += [f"workers   {line}" for line in plan.why]
     lines.append(f"in hand   {plan.setting.reports_in_hand} reports a process")
     return lines

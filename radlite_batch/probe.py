@@ -1,6 +1,8 @@
 """Whether a model file in another number format still gives the same labels, on a few invented reports."""
 
+import hashlib
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 from radlite_batch.engine.open import ModelFile, open_engine, release
@@ -9,6 +11,12 @@ from radlite_batch.tasks.registry import TASKS
 from radlite_batch.tasks.render import PromptStyle, render
 
 _REPORTS = Path(__file__).parent / "packs" / "probe.txt"
+
+
+def judge(model: ModelFile, style: PromptStyle) -> str:
+    """Stands for all that `agreement` depends on beside the two files; part of a file's name."""
+    asked = (_prompts(style), model.cue_names, model.adapter_sha256, model.scale, version("llama-cpp-python"))
+    return hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
 
 
 def agreement(model: ModelFile, style: PromptStyle, reference: Path, candidate: Path) -> float:
@@ -22,6 +30,9 @@ def agreement(model: ModelFile, style: PromptStyle, reference: Path, candidate: 
 
 
 def _prompts(style: PromptStyle) -> list[Prompt]:
+    """Those with a closed answer; a pack's own prompts have written ones only, and not for every task."""
+    if style.name == "own":
+        return []
     reports = [Report(i, str(i), line) for i, line in enumerate(_REPORTS.read_text(encoding="utf-8").splitlines())]
     asked = [
         prompt

@@ -65,6 +65,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         reports_in_hand = 8
         backend = "local"
         memory = 2048
+        format = "bf16"
         [output]
         path = "../out"
         private = false
@@ -83,7 +84,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert job.archive.filter == Filter(("CT", "MR"), "2024-01-01", "2024-12-31")
     assert job.tasks == ("m_staging", "n_staging")
     assert job.pack == str(tmp_path / "packs/own.toml")
-    assert job.workers == Workers(4, 2, 8, "local", 2048)
+    assert job.workers == Workers(4, 2, 8, "local", 2048, format="bf16")
     assert job.output == Output(tmp_path.parent / "out", private=False, shard_rows=10)
     assert job.limits == RunLimits("06:00", 2.0, 1000, "cut_end", 60.0)
 
@@ -173,6 +174,7 @@ def test_a_value_of_the_wrong_type_is_an_error_naming_its_key(
         ("workers", "memory = -1", "must not be negative"),
         ("workers", "memory = '2 GB'", "workers.memory must be a whole number"),
         ("workers", "backend = 'slurm'", "workers.backend must be"),
+        ("workers", "format = 'q5_0'", "workers.format must be one of as shipped, bf16, f16, q8_0, q4_0"),
         ("output", "shard_rows = 0", "output.shard_rows must be above 0"),
         ("limits", "until = '25:00'", "limits.until: '25:00' is not a time like 06:00"),
         ("limits", "until = 'six'", "limits.until: 'six' is not a time like 06:00"),

@@ -12,6 +12,7 @@ from radlite_batch import pack as pack_module
 from radlite_batch.engine.formats import Prepared, file_sha256
 from radlite_batch.errors import PackError
 from radlite_batch.pack import find_file, load_pack, pack_names
+from radlite_batch.probe import judge
 from radlite_batch.tasks.registry import TASKS, cue_names
 from radlite_batch.tasks.render import fingerprint
 from training.export import write_adapter
@@ -244,10 +245,10 @@ def test_an_adapter_is_merged_into_the_base_that_runs(tmp_path: Path, monkeypatc
 
 def test_the_merged_file_is_the_base_of_the_fastest_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "cache"))
-    given: list[tuple[Path, str]] = []
+    given: list[tuple[Path, str, str]] = []
 
-    def fastest(base: Path, sha256: str, agree: object, say: Callable[[str], None]) -> Prepared:
-        given.append((base, sha256))
+    def fastest(base: Path, sha256: str, judge: str, agree: object, say: Callable[[str], None]) -> Prepared:
+        given.append((base, sha256, judge))
         return Prepared(tmp_path / "q8_0.gguf", "1" * 64, "q8_0")
 
     monkeypatch.setattr(pack_module, "fastest", fastest)
@@ -256,9 +257,23 @@ def test_the_merged_file_is_the_base_of_the_fastest_format(tmp_path: Path, monke
     file, _ = pack.prepare("small", said.append)
     assert (file.path, file.sha256, file.adapter) == (tmp_path / "q8_0.gguf", "1" * 64, None)
     assert file.adapter_sha256 == pack.models["small"].adapter_sha256
-    ((base, sha256),) = given
+    ((base, sha256, judged),) = given
     assert base.is_relative_to(tmp_path / "cache") and sha256 == file_sha256(base)
+    assert judged == judge(file, pack.style)
     assert said == ["merging adapter.gguf into base.gguf (once)"]
+
+
+def test_a_format_that_is_asked_for_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RADLITE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "f16.gguf").write_bytes(b"GGUF, converted")
+    monkeypatch.setattr(pack_module, "in_form", lambda base, sha256, form: tmp_path / f"{form}.gguf")
+    pack = load_pack(write_tuned(tmp_path, cue_names(), model="merge = true\nconvert = true"))
+    file, prepared = pack.prepare("small", form="f16")
+    assert file.path is not None and prepared is not None
+    assert (file.path.name, prepared.form, prepared.speeds) == ("f16.gguf", "f16", {})
+    assert file.sha256 == prepared.sha256 == file_sha256(file.path)
+    with pytest.raises(PackError, match=r"models\.small: runs as it is, not in q8_0; with convert = true"):
+        load_pack(write_tuned(tmp_path, cue_names(), model="merge = true")).prepare("small", form="q8_0")
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from radlite_batch.tasks.base import Choice
+from radlite_batch.tasks.rads_systems import NO_SYSTEM
 from radlite_batch.tasks.registry import TASKS
 from radlite_batch.tasks.render import PromptStyle
-from training.datasets.base import Sample
+from training.datasets.base import Sample, label_of
 from training.encode import Encoder, Example, Row, ask
 
 LABELLED_ONLY = "labelled_only"  # a field of samples in which only some words have a label
 MOST_BALANCE = 6.0  # how much more often a sample with a rare label is drawn than one with the commonest
+_NOT_APPLICABLE = {  # what a report without a cancer has of these tasks; it says next to nothing of them
+    "rads_assignment": {"system": NO_SYSTEM}, "n_staging": {"stage": "NX"}, "m_staging": {"stage": "MX"},
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,7 @@ def _known(sample: Sample, targets: Mapping[str, Any]) -> dict[str, Any]:
 def weights(samples: Sequence[Sample], sources: Mapping[str, float], tasks: Mapping[str, float]) -> NDArray[np.float64]:
     """(n,): how likely each sample is drawn, by the weights of source, tasks and its rarest label; sum 1, or all 0.
 
+    Of a sample's tasks the greatest weight counts; one that does not apply to the report has a weight of 1 at most.
     Within a source and question a label that is k times rarer than the commonest is drawn sqrt(k) times as often, so
     that rare labels are learnt and common ones keep their prior's order."""
     counts: dict[tuple[str, str], Counter[str]] = {}
@@ -64,17 +70,22 @@ def weights(samples: Sequence[Sample], sources: Mapping[str, float], tasks: Mapp
         for question, label in _labels(sample):
             of = counts[sample.source, question]
             rare = max(rare, (max(of.values()) / of[label]) ** 0.5)
-        task = max((tasks.get(name, 1.0) for name in sample.targets), default=1.0)
-        drawn[i] = sources.get(sample.source, 1.0) * task * min(rare, MOST_BALANCE)
+        drawn[i] = sources.get(sample.source, 1.0) * _task_weight(sample, tasks) * min(rare, MOST_BALANCE)
     total = drawn.sum()
     return drawn / total if total else drawn
 
 
+def _task_weight(sample: Sample, tasks: Mapping[str, float]) -> float:
+    named = ((tasks.get(name, 1.0), targets == _NOT_APPLICABLE.get(name)) for name, targets in sample.targets.items())
+    return max((min(weight, 1.0) if trivial else weight for weight, trivial in named), default=1.0)
+
+
 def _labels(sample: Sample) -> Iterable[tuple[str, str]]:
+    """The label of each closed question; several of which one is right are a label of their own."""
     for name, targets in sample.targets.items():
-        for question, target in targets.items():
-            if isinstance(target, str) and name not in ("impression_generation", "radiology_qa"):
-                yield f"{name}.{question}", target
+        for question in TASKS[name].questions:
+            if isinstance(question.output, Choice) and question.name in targets:
+                yield f"{name}.{question.name}", label_of(targets[question.name])
 
 
 def draw(n: int, probabilities: NDArray[np.float64], batch: int, step: int, seed: int) -> list[int]:

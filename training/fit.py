@@ -11,12 +11,14 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from radlite_batch.engine.formats import file_sha256
 from radlite_batch.engine.merge import read_adapter
 from radlite_batch.errors import UsageError
 from training import lora
@@ -46,11 +48,11 @@ def fit(
     """Trains to the recipe's end, or until the development score no longer rises; goes on from OUT's checkpoint, and
     does nothing where the score had ceased to rise.
 
-    processes: of one thread each, on a CPU. begin_with: an exported adapter, where there is no checkpoint yet. Raises
+    processes: of one thread each, on a CPU. begin_with: an exported adapter, which the first step begins with. Raises
     UsageError for data without a training sample, or an adapter that is not the recipe's, PackError for a base that is
-    not, RunChanged for a checkpoint of another recipe, base or mix."""
+    not, RunChanged for a checkpoint of another recipe, base, mix or begin_with."""
     base, sha256 = recipe.base_file()
-    known = conditions(recipe, sha256) | _conditions(recipe, prepared)
+    known = conditions(recipe, sha256) | _conditions(recipe, prepared, begin_with)
     lora.read_checkpoint(lora.schedule_conditions(recipe.schedule) | known, out)
     if _is_over(_history(out), recipe):
         say(OVER)
@@ -83,10 +85,10 @@ def fit(
     run.train(rows, 0 if torch.cuda.is_available() else processes - 1)
 
 
-def _conditions(recipe: Recipe, prepared: Path) -> dict[str, str]:
+def _conditions(recipe: Recipe, prepared: Path, begin_with: Path | None) -> dict[str, str]:
     """What the steps hang on beside schedule, LoRA and base."""
     named = {name: json.dumps(value, sort_keys=True) for name, value in asdict(recipe).items() if name in _DECISIVE}
-    return named | {"mix": prepared_sha256(prepared)}
+    return named | {"mix": prepared_sha256(prepared), "begin_with": file_sha256(begin_with) if begin_with else ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class _Run:
 
     def train(self, rows: Callable[[int], list[Row]], helpers: int) -> None:
         begin, schedule, every = time.monotonic(), self.recipe.schedule, self.recipe.development.every
-        for step in lora.fit(self.learner, rows, schedule, self.out, helpers, self.conditions):
+        for step in lora.fit(self.learner, rows, schedule, self.out, helpers, self.conditions, self.recipe.seed):
             if step.number % 50 == 0:
                 self.say(f"step {step.number} of {schedule.steps}, loss {step.loss:.3f}, {_minutes(begin)} min")
             if self.held and (step.number % every == 0 or step.number == schedule.steps):
@@ -153,12 +155,17 @@ def _encoded(prepared: Path, split: str, encoder: Encoder, recipe: Recipe, say: 
 
 
 def held_out(prepared: Path, encoder: Encoder, recipe: Recipe, say: Callable[[str], None]) -> list[Encoded]:
-    """What development scores are taken on: the recipe's number of each source, the same at every call."""
-    by_source: dict[str, list[Encoded]] = {}
+    """What development scores are taken on, the same at every call: the recipe's number times that of the sources, by
+    turns of each source and task, so that no task is left with few."""
+    queues: dict[tuple[str, str], list[Encoded]] = {}
     every = _encoded(prepared, "dev", encoder, recipe, say)
     for e in sorted(every, key=lambda e: drawn(f"{e.sample.source} {e.sample.id}")):
-        by_source.setdefault(e.sample.source, []).append(e)
-    return [e for of in by_source.values() for e in of[: recipe.development.samples]]
+        for task in dict.fromkeys(e.tasks):
+            queues.setdefault((e.sample.source, task), []).append(e)
+    most = recipe.development.samples * len({source for source, _ in queues})
+    turns = chain.from_iterable(zip_longest(*queues.values()))
+    chosen = {(e.sample.source, e.sample.id): e for e in turns if e is not None}
+    return [*chosen.values()][:most]
 
 
 def _history(out: Path) -> list[dict[str, Any]]:

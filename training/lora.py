@@ -52,13 +52,14 @@ def visits(n: int, batch: int, step: int, seed: int) -> list[int]:
 
 def fit(
     learner: Learner, batch: Callable[[int], Sequence[Row]], schedule: Schedule, folder: Path, helpers: int = 0,
-    conditions: Mapping[str, str] = MappingProxyType({}),
+    conditions: Mapping[str, str] = MappingProxyType({}), seed: int = 0,
 ) -> Iterator[Step]:  # fmt: skip
     """Trains, and yields after each step, before its checkpoint; a folder with a checkpoint is gone on from.
 
     batch: the rows of step 0, 1, ..., the same at every call. The gradient is that of the weighted mean over all wants
-    of the step. helpers: processes beside this one. conditions: what else a checkpoint hangs on. Raises RunChanged
-    where it is of another schedule, or of others."""
+    of the step. helpers: processes beside this one. conditions: what else a checkpoint hangs on. seed: of the
+    dropout, which is the same for a step at every call. Raises RunChanged for a checkpoint of another schedule, or of
+    other conditions."""
     folder.mkdir(parents=True, exist_ok=True)
     parameters = learner.trainable()
     adapter = [p for p in parameters.values() if p is not learner.cues]
@@ -72,7 +73,7 @@ def fit(
             rows = batch(number)
             for group in optimizer.param_groups:
                 group["lr"] = rate(schedule, number) * group["factor"]
-            step = Step(number + 1, team.gradient(rows), sum(map(len, rows)))
+            step = Step(number + 1, team.gradient(rows, (seed, number)), sum(map(len, rows)))
             torch.nn.utils.clip_grad_norm_(parameters.values(), schedule.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

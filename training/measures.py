@@ -42,11 +42,7 @@ def measures(task: Task, gold: Gold) -> dict[Key, Measure]:
     if isinstance(task, RadsAssignment):
         return _rads_measures(gold)
     if isinstance(task, ChoiceTask):
-        constant = {task.column: scoring.majority(gold)}
-        return {
-            (name, ""): Measure(partial(_of_column, metric, gold, task.column), constant)
-            for name, metric in (("accuracy", scoring.accuracy), ("macro_f1", scoring.macro_f1))
-        }
+        return _choice_measures(task, gold)
     if isinstance(task, SpanTask):
         return _span_measures(task, gold)
     constant = {task.headline: scoring.majority(gold)}
@@ -61,6 +57,17 @@ _TEXT_METRICS: dict[str, Callable[..., Tally]] = {
 }  # fmt: skip
 
 
+def _choice_measures(task: ChoiceTask, gold: Sequence[tuple[str, ...]]) -> dict[Key, Measure]:
+    stated = sorted({allowed[0] for allowed in gold if len(allowed) == 1})
+    metrics: dict[Key, Callable[..., Tally]] = {
+        ("accuracy", ""): scoring.accuracy,
+        ("macro_f1", ""): scoring.macro_f1,
+        **{("f1", label): partial(scoring.label_f1, label) for label in stated},
+    }
+    constant = {task.column: scoring.majority(gold)}
+    return {key: Measure(partial(_of_column, metric, gold, task.column), constant) for key, metric in metrics.items()}
+
+
 def _of_column(metric: Callable[..., Tally], gold: Gold, column: str, answers: Answers) -> Tally:
     return metric(gold, answers[column])
 
@@ -70,6 +77,7 @@ def _rads_measures(gold: Sequence[tuple[str, ...]]) -> dict[Key, Measure]:
     usual = {"label": scoring.majority(gold), "system": scoring.majority(systems)}
     found = {
         ("accuracy", ""): Measure(partial(_of_column, scoring.accuracy, gold, "label"), usual),
+        ("macro_f1", ""): Measure(partial(_of_column, scoring.macro_f1, gold, "label"), usual),
         ("system_accuracy", ""): Measure(partial(_of_column, scoring.accuracy, systems, "system"), usual),
     }
     for system in dict.fromkeys(name for names in systems for name in names):

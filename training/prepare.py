@@ -1,12 +1,14 @@
 """Training data from its sources: read, split, rid of repeats across splits, capped, and written for `datasets`.
 
     OUT/{train,dev,test}   a DatasetDict: source, id, group, split, text, fields and targets (JSON); no empty split
-    OUT/prepare.json       the mix, the terms of its sources, and counts by task, split, source and label
+    OUT/prepare.json       the mix, the terms of its sources, a digest of the samples, and counts by task, split, source
+                           and label
     OUT/prepare.png        the same as a picture, where matplotlib is installed
 
 The sources are read once, to a file beside OUT; what is kept in memory is a kilobyte or two a sample.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,11 +18,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from radlite_batch.engine.formats import file_sha256
 from radlite_batch.errors import ArchiveError, UsageError, did_you_mean
 from radlite_batch.tasks.base import Choice, Question, Spans
 from radlite_batch.tasks.registry import TASKS
-from training.datasets.base import Sample
+from training.datasets.base import Sample, label_of
 from training.datasets.mix import SPLITS, Entry, Fate, Mix, decide, entry
 from training.datasets.picture import can_draw, draw
 from training.datasets.registry import SOURCES
@@ -51,17 +52,27 @@ def read_prepared(out: Path, split: str) -> list[Sample]:
 
     if split not in SPLITS:
         raise UsageError(f"unknown split {split!r}{did_you_mean(split, SPLITS)}")
-    prepared_sha256(out)
+    read_document(out)
     if not (out / split).is_dir():
         return []
     return [_sample(row) for row in load_from_disk(str(out / split))]
 
 
+def read_document(out: Path) -> Document:
+    """What is in prepare.json. Raises UsageError where `prepare` did not write OUT."""
+    try:
+        document: Document = json.loads((out / "prepare.json").read_text(encoding="utf-8"))
+    except OSError:
+        raise UsageError(f"{out}: nothing prepared is here") from None
+    return document
+
+
 def prepared_sha256(out: Path) -> str:
-    """Names what `prepare` wrote there, by its counts. Raises UsageError where that is nothing."""
-    if not (out / "prepare.json").is_file():
-        raise UsageError(f"{out}: nothing prepared is here")
-    return file_sha256(out / "prepare.json")
+    """Names the samples that `prepare` kept, wherever they came from. Raises UsageError where there are none."""
+    document = read_document(out)
+    if "sha256" not in document:
+        raise UsageError(f"{out}: an earlier version prepared it; prepare it again")
+    return str(document["sha256"])
 
 
 def summary_lines(document: Document) -> list[str]:
@@ -163,7 +174,9 @@ def _document(mix: Mix, read: Mapping[str, int], spool: Path, fates: Sequence[Fa
     """What prepare.json holds. A label of which one of several is right counts as those labels with bars between."""
     tasks: Document = {name: {} for name in TASKS}
     kept: Counter[str] = Counter()
+    digest = hashlib.sha256()
     for sample in _kept(spool, fates):
+        digest.update(json.dumps(asdict(sample)).encode() + b"\n")
         kept[sample.source] += 1
         for task, targets in sample.targets.items():
             counts = tasks[task].setdefault(sample.split, {"samples": 0, "sources": Counter(), "labels": {}})
@@ -178,9 +191,16 @@ def _document(mix: Mix, read: Mapping[str, int], spool: Path, fates: Sequence[Fa
         "caps": dict(mix.caps),
         "weights": dict(mix.weights),
         "sources": {
-            name: {"folder": str(folder), "terms": SOURCES[name].terms, "read": read.get(name, 0), "kept": kept[name]}
+            name: {
+                "folder": str(folder),
+                "terms": SOURCES[name].terms,
+                "weight": mix.source_weights.get(name, 1.0),
+                "read": read.get(name, 0),
+                "kept": kept[name],
+            }
             for name, folder in mix.sources.items()
         },
+        "sha256": digest.hexdigest(),
         "dropped": Counter(fate.reason for fate in fates if not fate.split),
         "tasks": {task: counts for task, counts in tasks.items() if counts},
     }
@@ -190,5 +210,5 @@ def _labels(question: Question, target: Any) -> list[str]:
     if target is None:
         return []
     if isinstance(question.output, Choice):
-        return [target if isinstance(target, str) else "|".join(target)]
+        return [label_of(target)]
     return [label for _, _, label in target] if isinstance(question.output, Spans) else []

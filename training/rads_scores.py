@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import zip_longest
 
 import numpy as np
 
@@ -15,13 +16,14 @@ CLASSES = tuple(dict.fromkeys((*BY_RANK, *BY_LINE)))
 
 
 def by_rank(gold: str, found: str | None) -> str:
-    """exact; same_tier (4A for 4B, LR-M for LR-5); over_call or under_call by whole ranks; incomparable: a category off
-    the scale, another system, or no answer. NI-RADS has two sites, and the graver class of the two counts."""
+    """exact; same_tier: another category of the same rank (LR-M for LR-5), or the tier without its subcategory (4 for
+    4B); over_call or under_call: by the rank; incomparable: a category off the scale, another system, or no answer.
+    NI-RADS has two sites, a missing one is incomparable, and the graver class of the two counts."""
     if gold == found:
         return "exact"
     if found is None or system_of(gold) != system_of(found):
         return "incomparable"
-    pairs = zip(_sites(gold), _sites(found), strict=False)
+    pairs = zip_longest(_sites(gold), _sites(found))
     return max((_step(g, f) for g, f in pairs), key=BY_RANK.index)
 
 
@@ -56,10 +58,12 @@ def _sites(label: str) -> tuple[Category, ...]:
     return tuple(categories[name] for name in names if name is not None)
 
 
-def _step(gold: Category, found: Category) -> str:
-    if gold.name == found.name:
+def _step(gold: Category | None, found: Category | None) -> str:
+    if gold == found:
         return "exact"
-    if gold.rank is None or found.rank is None:
+    if gold is None or found is None or gold.rank is None or found.rank is None:
         return "incomparable"
-    step = int(found.rank) - int(gold.rank)
-    return "same_tier" if step == 0 else "over_call" if step > 0 else "under_call"
+    undivided = gold.name.startswith(found.name) or found.name.startswith(gold.name)  # 4 of 4B: no direction is stated
+    if undivided or gold.rank == found.rank:
+        return "same_tier"
+    return "over_call" if found.rank > gold.rank else "under_call"

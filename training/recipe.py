@@ -51,8 +51,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Development:
-    """every: steps between evaluations. samples: of each source. patience: evaluations without a better score before
-    the end."""
+    """every: steps between evaluations. samples: as many times the number of sources in all, drawn by turns of each
+    source and task. patience: evaluations without a better score before the end."""
 
     every: int = 250
     samples: int = 100
@@ -63,7 +63,7 @@ class Development:
 class Recipe:
     """base: a GGUF as a path or "package:file". sha256: of it, unchecked where empty. start: the markup that opens
     every prompt. context: tokens a run keeps. sources, tasks: how often a sample is drawn. caps: most training samples
-    by task. dtype: bfloat16 or float32. four_bit: load the base in 4 bits."""
+    by task, drawn by the weights of the sources. dtype: bfloat16 or float32. four_bit: load the base in 4 bits."""
 
     name: str
     base: str
@@ -167,7 +167,7 @@ def mix_of(recipe: Recipe, folders: Sequence[str]) -> Mix:
         if folder is None:
             raise UsageError(f"source {name}: name its folder with --data; it holds {SOURCES[name].files}")
         found[name] = folder
-    return Mix(found, caps=recipe.caps, weights=recipe.tasks, seed=recipe.seed)
+    return Mix(found, caps=recipe.caps, weights=recipe.tasks, source_weights=recipe.sources, seed=recipe.seed)
 
 
 def _named(folder: str) -> tuple[str, Path]:

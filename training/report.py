@@ -62,8 +62,9 @@ _DISAGREEMENT = "The published README and the published picture disagree; both s
 _SEVERITY = (
     "By the line between acting and waiting: dangerous, the reference is actionable and the answer is not, or there is "
     "none; needless, the other way round; same side, another label that leads to the same. By rank: over-call and "
-    "under-call are whole steps of the system's scale, incomparable is another system or a category off the scale. The "
-    "published rule is not stated; its classes stand beside those of the line, which they resemble."
+    "under-call are steps of the system's scale, subcategories among them; same tier is a category of equal rank, or a "
+    "tier without its subcategory; incomparable is another system or a category off the scale. The published rule is "
+    "not stated; its classes stand beside those of the line, which they resemble."
 )
 
 

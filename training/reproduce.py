@@ -31,7 +31,7 @@ from radlite_batch.tasks.spans import SpanTask
 from training.batches import LABELLED_ONLY
 from training.datasets.base import Sample, drawn
 from training.evaluate import compare, evaluate
-from training.prepare import read_prepared
+from training.prepare import read_document, read_prepared
 from training.reference import write_archive, write_once
 from training.report import write_report
 from training.tables import FEW_SHOT, RADS
@@ -108,10 +108,7 @@ def _entrants(packs: tuple[str, str], zero_shot: Sequence[str]) -> list[Entrant]
 
 def _mix(prepared: Path) -> Document:
     """Counts and weights of what was prepared, by task."""
-    try:
-        document = json.loads((prepared / "prepare.json").read_text(encoding="utf-8"))
-    except OSError:
-        raise UsageError(f"{prepared}: nothing prepared is here") from None
+    document = read_document(prepared)
     return {name: document[name] for name in ("tasks", "weights")}
 
 

@@ -216,6 +216,12 @@ def macro_f1(gold: Sequence[Allowed], predicted: Sequence[str | None]) -> Tally:
     return _f1(np.array(stated, object)[:, None] == classes, np.array(predicted, object)[:, None] == classes)
 
 
+def label_f1(label: str, gold: Sequence[Allowed], predicted: Sequence[str | None]) -> Tally:
+    """F1 of one label."""
+    stated = np.array(in_favour(gold, predicted), object)[:, None]
+    return _f1(stated == label, np.array(predicted, object)[:, None] == label)
+
+
 def majority(gold: Sequence[Allowed]) -> list[str]:
     """The label that is right most often, for every report; of equally frequent ones the first by name."""
     counts = Counter(label for allowed in gold for label in _labels(allowed))

@@ -7,6 +7,7 @@ from typing import Any
 
 from radlite_batch.tasks.rads_systems import SYSTEMS
 from radlite_batch.tasks.registry import TASKS
+from training.datasets.mix import GROUPS
 from training.datasets.registry import SOURCES
 from training.page import Cell, Table
 from training.rads_scores import BY_LINE, BY_RANK
@@ -76,16 +77,18 @@ def packs_table(packs: Packs) -> Table:
 
 
 def mix(document: Document) -> Table:
-    """Training samples by task, then those of RADS by system."""
+    """Training samples by task and group of tasks, then those of RADS by system."""
     trained, weights = document["mix"]["tasks"], document["mix"]["weights"]
+    counts = {task: trained.get(task, {}).get("train", {}).get("samples", 0) for task in TASKS}
     published = {row["task"]: row for row in PUBLISHED["mix"]}
     rows: list[Sequence[Cell]] = [
-        (
-            "task", task, trained.get(task, {}).get("train", {}).get("samples", 0), weights.get(task, 1.0),
-            published[task]["samples"], published[task]["weight"],
-        )
-        for task in TASKS
-    ]  # fmt: skip
+        ("task", task, count, weights.get(task, 1.0), published[task]["samples"], published[task]["weight"])
+        for task, count in counts.items()
+    ]
+    rows += [
+        ("group", row["group"], sum(counts[task] for task in GROUPS[row["group"]]), None, row["samples"], None)
+        for row in PUBLISHED["mix_groups"]
+    ]
     systems = trained.get(RADS, {}).get("train", {}).get("labels", {}).get("system", {})
     drawn = {row["system"]: row["samples"] for row in PUBLISHED["mix_systems"]}
     rows += [("RADS system", name, systems.get(name, 0), None, drawn.get(name), None) for name in

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -39,14 +40,15 @@ class Team:
             self._links.append(ours)
             self._grads.append(grads)
 
-    def gradient(self, rows: Sequence[Row]) -> float:
-        """Adds the gradient of the weighted mean loss over the rows' wants; returns that mean."""
+    def gradient(self, rows: Sequence[Row], key: tuple[int, ...]) -> float:
+        """Adds the gradient of the weighted mean loss over the rows' wants; returns that mean. key: what the dropout is
+        drawn by, in each process another."""
         weight = sum(want.weight for row in rows for want in row.wants)
         own, *shares = _shares(rows, 1 + len(self._links))
         try:
-            for link, share in zip(self._links, shares, strict=True):
-                link.send((share, weight))
-            total = _backward(self._learner, own, weight)
+            for worker, (link, share) in enumerate(zip(self._links, shares, strict=True), 1):
+                link.send((share, weight, (*key, worker)))
+            total = _backward(self._learner, own, weight, (*key, 0))
             total += sum(float(link.recv()) for link in self._links)
         except (EOFError, OSError):
             raise EngineError("a training process has ended; run the same command to go on") from None
@@ -67,7 +69,8 @@ def _shares(rows: Sequence[Row], n: int) -> list[list[Row]]:
     return shares
 
 
-def _backward(learner: Learner, rows: Sequence[Row], weight: float) -> float:
+def _backward(learner: Learner, rows: Sequence[Row], weight: float, key: tuple[int, ...]) -> float:
+    torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
     total = 0.0
     for row in rows:
         loss = learner.loss(row) / weight
@@ -82,12 +85,12 @@ def _help(learner: Learner, link: Connection, grads: Sequence[Tensor], closing: 
     parameters: Mapping[str, nn.Parameter] = learner.trainable()
     while True:
         try:
-            rows, weight = link.recv()
+            rows, weight, key = link.recv()
         except EOFError:
             return
         for parameter in parameters.values():
             parameter.grad = None
-        total = _backward(learner, rows, weight)
+        total = _backward(learner, rows, weight, key)
         for parameter, grad in zip(parameters.values(), grads, strict=True):
             grad.zero_() if parameter.grad is None else grad.copy_(parameter.grad)
         link.send(total)

@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 from radlite_batch.engine.gguf_header import Header
 
 # Those whose logits are the product of state and head, and nothing else: no bias, scale or cap.
-ARCHITECTURES = ("llama", "qwen2", "qwen3")
+_ARCHITECTURES = ("llama", "qwen2", "qwen3")
 STATES = b"result_norm"  # llama.cpp's name for what the head is multiplied by
-_OWN, _SHARED = "output.weight", "token_embd.weight"
+_OWN, _SHARED, _BIAS = "output.weight", "token_embd.weight", "output.bias"
+
+
+def fits(header: Header) -> bool:
+    """Whether the model's logits are what Head computes; a file of these families may carry a bias all the same."""
+    return header.architecture in _ARCHITECTURES and _BIAS not in header.tensors
 
 
 class Head:

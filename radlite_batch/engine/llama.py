@@ -12,7 +12,7 @@ import numpy as np
 from radlite_batch.engine import gguf_header
 from radlite_batch.engine.base import AllLogits, Limits, Logits, Run
 from radlite_batch.engine.context import Context, Use, Weights, last_error, pointer, quiet
-from radlite_batch.engine.head import ARCHITECTURES, Head
+from radlite_batch.engine.head import Head, fits
 from radlite_batch.errors import EngineError, PackError
 
 FILE_TYPES = {
@@ -35,7 +35,7 @@ class LlamaModel:
         self.limits, self._weights = limits, weights
         self._use = Use(threads, adapter, scale)
         # With an adapter at run time the head may be another than the file's.
-        plain = adapter is None and weights.header.architecture in ARCHITECTURES
+        plain = adapter is None and fits(weights.header)
         head = Head(weights.path, weights.header) if plain else None
         self._context = Context(weights, limits.n_cells, limits.n_batch, limits.n_seqs, True, self._use, head)
         self._streams: LlamaStreams | None = None

@@ -51,7 +51,7 @@ def main(mix: Path, adapter: Path, ranks: str, name: str) -> None:
     held = held_out(mix, encoder, recipe, print)
     learner = Learner(load_base(base, getattr(torch, recipe.dtype)), recipe.lora, encoder.cue_words())
     whole = parameters_of(read_adapter(adapter), learner, recipe.lora)
-    print(f"{len(held)} samples, at most {recipe.development.samples} of a source")
+    print(f"{len(held)} samples")
     for rank in map(int, ranks.split(",")):
         learner.load(of_rank(whole, rank))
         scores = development_scores(learner, held, recipe.batch.row_tokens)

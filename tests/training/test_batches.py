@@ -59,6 +59,27 @@ def test_rare_labels_are_drawn_more_often_and_sources_by_their_weight() -> None:
     assert mixed[1] / mixed[0] == pytest.approx(3.0)
 
 
+def test_a_list_of_allowed_labels_is_a_label_that_others_are_rare_beside() -> None:
+    def flagged(number: int, edema: str | list[str]) -> Sample:
+        return Sample("a", str(number), str(number), "x", {}, {"abnormality_detection": {"edema": edema}})
+
+    negative = ["negative", "uncertain", "absent"]
+    odds = weights([*(flagged(i, negative) for i in range(9)), flagged(9, "positive")], {}, {})
+    assert odds[9] / odds[0] == pytest.approx(3.0)
+
+
+def test_a_task_that_does_not_apply_to_a_report_lends_it_no_weight() -> None:
+    def report(source: str, stage: str, system: str = "none") -> Sample:
+        targets = {"n_staging": {"stage": stage}, "rads_assignment": {"system": system}}
+        return Sample(source, "1", "1", "x", {}, targets)
+
+    tasks = {"n_staging": 6.0, "rads_assignment": 3.0}
+    samples = [report("a", "N1"), report("b", "NX", "BI-RADS"), report("c", "NX")]
+    odds = weights(samples, {}, tasks)
+    assert (odds / odds[2]).tolist() == pytest.approx([6.0, 3.0, 1.0])
+    assert weights(samples, {}, dict.fromkeys(tasks, 0.0)).sum() == 0
+
+
 def test_a_step_draws_the_same_samples_at_every_call() -> None:
     odds = np.array([0.7, 0.1, 0.1, 0.1])
     steps = [draw(4, odds, 2, step, seed=1) for step in range(200)]

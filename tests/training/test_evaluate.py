@@ -157,6 +157,18 @@ def test_a_row_without_spans_for_want_of_an_answer_is_wrong() -> None:
     assert scored["exact_f1"] == scored["relaxed_f1"] == 0
 
 
+def test_a_rads_label_that_is_never_found_counts_as_much_as_a_frequent_one() -> None:
+    gold = [("BI-RADS 2",)] * 3 + [("BI-RADS 5",)]
+    answers = {"label": ["BI-RADS 2"] * 4, "system": ["BI-RADS"] * 4}
+    found = measures(TASKS["rads_assignment"], gold)
+    assert value(found["macro_f1", ""].tally(answers)) == pytest.approx((6 / 7 + 0) / 2)
+
+
+def test_a_label_that_is_only_one_of_several_has_no_f1() -> None:
+    found = measures(TASKS["n_staging"], [("N0", "NX"), ("N1",)])
+    assert [of for metric, of in found if metric == "f1"] == ["N1"]
+
+
 def test_a_severity_may_be_over_no_report() -> None:
     found = measures(TASKS["rads_assignment"], [("none", "BI-RADS 2")])
     tallies = {key: measure.tally({"label": ["none"], "system": ["none"]}) for key, measure in found.items()}
@@ -183,12 +195,12 @@ def test_a_flag_with_several_labels_allowed_says_nothing_of_calibration() -> Non
 
 def test_written_answers_have_no_confidence_to_score(stages: Path, tmp_path: Path) -> None:
     scores = evaluate(stages, write(tmp_path, {"report_id": ["1", "2"], "n_stage": ["N0", "N0"]}))
-    assert {score.metric for score in scores} == {"accuracy", "macro_f1"}
+    assert {score.metric for score in scores} == {"accuracy", "macro_f1", "f1"}
 
 
 def test_a_label_may_be_several(stages: Path, tmp_path: Path) -> None:
     reference = write(tmp_path, {"report_id": list("1234"), "n_stage": ["N0|NX", "N1|N2", "N1", "NX|N0"]})
-    accuracy, _ = evaluate(stages, reference)
+    accuracy, *_ = evaluate(stages, reference)
     assert (accuracy.value, accuracy.majority) == (2 / 4, 2 / 4)
 
 
@@ -203,11 +215,11 @@ def test_flags_that_are_not_coded_are_no_positives(out: Path, labels: pl.DataFra
 
 def test_intervals_are_over_patients_where_they_are_named(stages: Path, tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {"report_id": list("1234"), "n_stage": ["N0", "N0", "N0", "N0"]}
-    alone, _ = evaluate(stages, write(tmp_path, columns))
-    together, _ = evaluate(stages, write(tmp_path, columns | {"patient_id": ["a"] * 4}))
+    alone, *_ = evaluate(stages, write(tmp_path, columns))
+    together, *_ = evaluate(stages, write(tmp_path, columns | {"patient_id": ["a"] * 4}))
     assert alone.value == together.value == 2 / 4 and alone.low < alone.high
     assert together.low == together.high == 2 / 4  # one patient: every resample is the sample
-    apart, _ = evaluate(stages, write(tmp_path, columns | {"patient_id": [None] * 4}))
+    apart, *_ = evaluate(stages, write(tmp_path, columns | {"patient_id": [None] * 4}))
     assert apart == alone
 
 
@@ -215,7 +227,7 @@ def test_texts_of_training_are_left_out_and_the_others_count_once(stages: Path, 
     columns: dict[str, list[object]] = {
         "report_id": list("1234"), "n_stage": ["N0", "N1", "N1", "N1"], "text_sha": ["x", "x", "y", "z"],
     }  # fmt: skip
-    accuracy, _ = evaluate(stages, write(tmp_path, columns), known={"y"})
+    accuracy, *_ = evaluate(stages, write(tmp_path, columns), known={"y"})
     assert (accuracy.n, accuracy.value) == (2, 1 / 2)  # report 1 right, report 4 without an answer
     gaps = columns | {"text_sha": ["x", "x", None, "z"]}
     with pytest.raises(UsageError, match="column 'text_sha' has gaps"):
@@ -229,7 +241,7 @@ def test_rules_are_measured_on_the_archive(stages: Path, tmp_path: Path) -> None
     reference = write(tmp_path, {"report_id": list("123"), "n_stage": ["N0", "N2", "N1"]})
     archive = tmp_path / "reports.parquet"
     pl.DataFrame({"report_id": list("123"), "text": ["pN0.", "pT1 pN2 M0.", "No nodes."]}).write_parquet(archive)
-    accuracy, _ = evaluate(stages, reference, archive)
+    accuracy, *_ = evaluate(stages, reference, archive)
     assert (accuracy.value, accuracy.baseline) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     pl.DataFrame({"report_id": list("12"), "text": ["pN0.", "pN2."]}).write_parquet(archive)
     with pytest.raises(UsageError, match=r"reports\.parquet: report_id '3', which is labelled, is not there"):
@@ -252,7 +264,7 @@ def test_rads_is_tabled_by_label_and_by_system(out: Path, labels: pl.DataFrame, 
 def test_two_outputs_are_compared_over_the_reports_that_both_hold(stages: Path, tmp_path: Path) -> None:
     write_stages(tmp_path / "other", [("2", "ok", "N1"), ("3", "ok", "N1"), ("4", "ok", "N1"), ("9", "ok", "N1")])
     reference = write(tmp_path, {"report_id": list("12349"), "n_stage": ["N0", "N0", "N0", "N1", "N1"]})
-    accuracy, macro = compare(stages, tmp_path / "other", reference)
+    accuracy, macro, *_ = compare(stages, tmp_path / "other", reference)
     assert (accuracy.metric, accuracy.n, accuracy.value, accuracy.other) == (
         "accuracy", 3, pytest.approx(1 / 3), pytest.approx(1 / 3),
     )  # fmt: skip
@@ -279,11 +291,13 @@ def test_outputs_that_share_no_label_are_not_compared(stages: Path, tmp_path: Pa
 def test_stages_are_joined_by_id_over_the_parts_and_an_unparsed_row_is_wrong(stages: Path, tmp_path: Path) -> None:
     # Report 5 is not labelled, report 9 was not run.
     reference = write(tmp_path, {"report_id": list("943215"), "n_stage": ["N3", "N2", "N1", "N1", "N0", None]})
-    accuracy, macro = evaluate(stages, reference)
+    accuracy, macro, *by_label = evaluate(stages, reference)
     assert (accuracy.n, accuracy.value, accuracy.majority) == (4, 2 / 4, 2 / 4)
     # N0: 1 hit of 2 found and 1 due; N1: 1 of 1 and 2; N2: 0 of 0 and 1. The constant N1: 2 of 4 and 2.
     assert macro.value == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
     assert macro.majority == pytest.approx((0 + 4 / 6 + 0) / 3)
+    assert [(s.metric, s.of, s.n) for s in by_label] == [("f1", "N0", 4), ("f1", "N1", 4), ("f1", "N2", 4)]
+    assert [s.value for s in by_label] == pytest.approx([2 / 3, 2 / 3, 0])
 
 
 def test_an_answer_in_a_row_that_is_not_ok_does_not_count(tmp_path: Path) -> None:

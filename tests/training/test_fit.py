@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +25,11 @@ from radlite_batch.errors import RunChanged, UsageError  # noqa: E402
 from radlite_batch.tasks.registry import TASKS  # noqa: E402
 from training import fit as fitting  # noqa: E402
 from training.cli import main as train  # noqa: E402
+from training.datasets.base import Sample  # noqa: E402
 from training.datasets.picture import can_draw  # noqa: E402
+from training.encode import open_encoder  # noqa: E402
 from training.export import export  # noqa: E402
-from training.fit import BEST, CURVE, DEVELOPMENT, OVER, fit  # noqa: E402
+from training.fit import BEST, CURVE, DEVELOPMENT, OVER, fit, held_out  # noqa: E402
 from training.lora import CHECKPOINT, LOG  # noqa: E402
 from training.recipe import load_recipe  # noqa: E402
 
@@ -123,6 +127,11 @@ def test_a_run_that_makes_its_adapter_worse_gives_back_what_it_began_with(
     seen = scripted(monkeypatch, 0.5, 0.4, 0.3)
     fit(recipe, folder / "mix", tmp_path / "second", 1, lambda line: None, adapter)
     assert history(tmp_path / "second") == [(0, 0.5), (1, 0.4), (2, 0.3)]
+    other = tmp_path / "other.gguf"
+    other.write_bytes(adapter.read_bytes() + b"\0")
+    for begin_with in (other, None):
+        with pytest.raises(RunChanged, match="another begin_with; use"):
+            fit(recipe, folder / "mix", tmp_path / "second", 1, lambda line: None, begin_with)
     best = torch.load(tmp_path / "second" / BEST, weights_only=True)
     assert best["step"] == 0
     assert all(torch.equal(p, seen[0][name]) for name, p in best["parameters"].items())
@@ -144,6 +153,19 @@ def test_an_evaluation_that_was_cut_short_is_made_again(
     scripted(monkeypatch, 0.4, 0.2, 0.1)
     fitted(folder, tmp_path)
     assert history(tmp_path) == [(1, 0.1), (2, 0.4), (3, 0.2), (4, 0.1)]
+
+
+def test_every_task_has_its_share_of_the_development_samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, pair = {"n_staging": {"stage": "N0"}}, {"radiology_nli": {"label": "neutral"}}
+    staged = [Sample("corpus", f"n{i}", "", f"Report {i}.", {}, stage) for i in range(50)]
+    pairs = [
+        Sample("corpus", f"p{i}", "", "", {"premise": "Node.", "hypothesis": f"Node {i}."}, pair) for i in range(5)
+    ]
+    monkeypatch.setattr(fitting, "read_prepared", lambda prepared, split: [*staged, *pairs])
+    recipe = load_recipe(str(folder / "small.toml"))
+    recipe = replace(recipe, development=replace(recipe.development, samples=12))
+    held = held_out(folder / "mix", open_encoder(recipe.base_file()[0]), recipe, lambda line: None)
+    assert Counter(e.tasks for e in held) == {("n_staging",): 7, ("radiology_nli",): 5}
 
 
 def test_without_held_out_samples_the_last_step_is_kept_and_the_curve_drawn(folder: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from training.encode import Asked, Encoder, Row, Want, pack  # noqa: E402
 from training.lora import LOG, fit, rate, visits  # noqa: E402
 from training.model import Learner, probabilities  # noqa: E402
 from training.recipe import Lora, Schedule  # noqa: E402
+from training.team import Team  # noqa: E402
 
 CUES = ("size.mm", "size.side", "spans.all", "note.text")
 REPORTS = ("Nodule 4 mm, left.", "Clear lungs. No nodule.", "Mass 31 mm at the right apex; no effusion.")
@@ -178,19 +179,20 @@ def state(model: Learner) -> list[torch.Tensor]:
     return [p.detach().clone() for p in model.trainable().values()]
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path, dropout: float) -> None:
     rows = rows_of()
 
     def batch(step: int) -> list[Row]:
         return pack([rows[i] for i in visits(len(rows), 2, step, seed=1)], 200)
 
     schedule = Schedule(6, 1e-2, warmup=2, save_every=2)
-    whole = learner()
+    whole = learner(dropout=dropout)
     assert [step.number for step in fit(whole, batch, schedule, tmp_path / "whole")] == [1, 2, 3, 4, 5, 6]
-    for step in fit(learner(), batch, schedule, tmp_path / "cut"):
+    for step in fit(learner(dropout=dropout), batch, schedule, tmp_path / "cut"):
         if step.number == 3:
             break  # one step after the checkpoint, and in the log
-    again = learner()
+    again = learner(dropout=dropout)
     again.load({name: torch.zeros_like(p) for name, p in again.trainable().items()})
     assert [step.number for step in fit(again, batch, schedule, tmp_path / "cut")] == [3, 4, 5, 6]
     assert all(torch.equal(a, b) for a, b in zip(state(whole), state(again), strict=True))
@@ -216,6 +218,17 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     assert shared == pytest.approx(losses, rel=1e-4)
     for name, parameter in alone.trainable().items():
         assert torch.allclose(parameter, team.trainable()[name], atol=1e-4), name
+
+
+def test_dropout_is_another_for_each_step_process_and_seed() -> None:
+    torch.set_num_threads(1)
+    row = rows_of()[0]
+    model = learner(dropout=0.5)
+    alone, team = Team(model), Team(model, 1)
+    first = alone.gradient([row], (0, 0))
+    assert alone.gradient([row], (0, 0)) == first
+    assert first not in (alone.gradient([row], (0, 1)), alone.gradient([row], (1, 0)))
+    assert team.gradient([row, row], (0, 0)) != pytest.approx(first)  # the mean of both processes
 
 
 def test_a_dead_helper_ends_the_training_with_one_line(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from datasets import load_from_disk
 from radlite_batch.errors import ArchiveError, UsageError
 from training.datasets.mix import Mix
 from training.datasets.picture import can_draw
-from training.prepare import COLUMNS, prepare, read_prepared, summary_lines
+from training.prepare import COLUMNS, prepare, prepared_sha256, read_prepared, summary_lines
 
 
 def reports(folder: Path, split: str, *words: str) -> None:
@@ -55,7 +55,7 @@ def test_what_was_prepared_is_counted(mix: Mix, tmp_path: Path) -> None:
     assert nli["test"] == {"samples": 1, "sources": {"radnli": 1}, "labels": {"label": {"entailment": 1}}}
     assert nli["train"]["samples"] + nli.get("dev", {"samples": 0})["samples"] == 20
     assert document["sources"]["zhang2018"] | {"folder": ""} == {
-        "folder": "", "terms": "those of the reports", "read": 5, "kept": 3,
+        "folder": "", "terms": "those of the reports", "weight": 1.0, "read": 5, "kept": 3,
     }  # fmt: skip
     assert document["weights"]["radiology_nli"] == 3.0
     lines = summary_lines(document)
@@ -68,6 +68,26 @@ def test_the_same_mix_prepares_the_same(mix: Mix, tmp_path: Path) -> None:
     for name in ("one", "two"):
         prepare(mix, tmp_path / name)
     assert read_prepared(tmp_path / "one", "train") == read_prepared(tmp_path / "two", "train")
+
+
+def test_a_mix_is_named_by_its_samples_and_not_by_its_place(mix: Mix, tmp_path: Path) -> None:
+    prepare(mix, tmp_path / "one")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in tmp_path.glob("*.jsonl"):
+        path.rename(elsewhere / path.name)
+    moved = Mix(dict.fromkeys(mix.sources, elsewhere), caps=mix.caps)
+    prepare(moved, tmp_path / "two")
+    assert prepared_sha256(tmp_path / "one") == prepared_sha256(tmp_path / "two")
+    pairs(elsewhere, "radnli_test_v1.jsonl", "Another premise.", label="entailment")
+    prepare(moved, tmp_path / "three")
+    assert prepared_sha256(tmp_path / "one") != prepared_sha256(tmp_path / "three")
+
+
+def test_what_an_earlier_version_prepared_has_no_name(tmp_path: Path) -> None:
+    (tmp_path / "prepare.json").write_text('{"seed": 0}')
+    with pytest.raises(UsageError, match="an earlier version prepared it; prepare it again"):
+        prepared_sha256(tmp_path)
 
 
 def test_a_picture_is_drawn_where_it_can_be(mix: Mix, tmp_path: Path) -> None:

@@ -11,8 +11,15 @@ from training.scoring import value
     ("gold", "found", "rank", "line"),
     [
         ("BI-RADS 2", "BI-RADS 2", "exact", "exact"),
-        ("BI-RADS 4A", "BI-RADS 4C", "same_tier", "same_side"),
+        # By the ranks of rads_systems.py: BI 4A < 4B < 4C, CAD 4A < 4B, Lung 4A < 4B < 4X, NI 2a < 2b.
+        ("BI-RADS 4A", "BI-RADS 4C", "over_call", "same_side"),
+        ("CAD-RADS 4B", "CAD-RADS 4A", "under_call", "same_side"),
+        ("Lung-RADS 4B", "Lung-RADS 4X", "over_call", "same_side"),
+        ("NI-RADS 2b // 1", "NI-RADS 2a // 1", "under_call", "same_side"),
+        # A tier without its subcategory states no direction; of LI-RADS several categories share a rank.
         ("BI-RADS 4", "BI-RADS 4B", "same_tier", "same_side"),
+        ("Lung-RADS 4A", "Lung-RADS 4", "same_tier", "same_side"),
+        ("NI-RADS 2", "NI-RADS 2a", "same_tier", "same_side"),
         ("LI-RADS M", "LI-RADS 5", "same_tier", "same_side"),
         ("BI-RADS 2", "BI-RADS 3", "over_call", "same_side"),
         ("BI-RADS 5", "BI-RADS 4B", "under_call", "same_side"),
@@ -27,7 +34,9 @@ from training.scoring import value
         ("NI-RADS 1 // 3", "NI-RADS 1 // 2", "under_call", "dangerous"),
         ("NI-RADS 1 // 3", "NI-RADS 2a // 2", "under_call", "dangerous"),  # over on one site, under on the other
         ("NI-RADS 3 // 1", "NI-RADS 1 // 3", "under_call", "same_side"),
-        ("NI-RADS 2a // 1", "NI-RADS 2b // 1", "same_tier", "same_side"),
+        ("NI-RADS 1 // 1", "NI-RADS 1", "incomparable", "same_side"),  # the neck has no answer
+        ("NI-RADS 1 // 3", "NI-RADS 1", "incomparable", "dangerous"),
+        ("NI-RADS 3 // 1", "NI-RADS 2", "under_call", "dangerous"),
     ],
 )
 def test_an_answer_is_of_one_class_by_rank_and_of_one_by_the_line(

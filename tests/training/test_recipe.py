@@ -105,6 +105,7 @@ def test_sources_find_their_folders(tmp_path: Path) -> None:
     loaded = load_recipe(recipe(tmp_path, TEXT + "openi = 1\ntcga = 1\n"))
     mix = mix_of(loaded, [str(tmp_path), f"tcga={tmp_path}/t"])
     assert mix.sources["openi"] == tmp_path and mix.sources["tcga"] == tmp_path / "t"
+    assert mix.source_weights == loaded.sources
     assert (mix.sources["corpus"] / "train").is_dir()
     with pytest.raises(UsageError, match="source openi: name its folder"):
         mix_of(loaded, [])

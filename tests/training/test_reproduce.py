@@ -18,7 +18,7 @@ from radlite_batch.tasks.rads_systems import SYSTEMS
 from radlite_batch.tasks.registry import TASKS
 from training import figures, reproduce, tables
 from training.cli import main
-from training.datasets.mix import Mix
+from training.datasets.mix import GROUPS, Mix
 from training.datasets.picture import can_draw
 from training.evaluate import evaluate
 from training.prepare import prepare, read_prepared
@@ -187,6 +187,8 @@ def test_severity_shares_add_up(out: Path) -> None:
 def test_the_training_mix_is_counted(out: Path) -> None:
     mixed = {row["name"]: row for row in rows(out, "mix")}
     assert mixed["rads_assignment"]["training samples"] == "9" and mixed["rads_assignment"]["weight"] == "3.0"
+    assert mixed["classification"]["training samples"] == str(9 + 3 + 3)  # RADS, N and M
+    assert mixed["extraction"]["published samples"] == "69962"
     assert mixed["BI-RADS"]["training samples"] == "2" and mixed["BI-RADS"]["published samples"] == "3124"
 
 
@@ -205,7 +207,7 @@ def test_seven_figures_stand_in_the_page(out: Path) -> None:
     assert len(ids) == len(set(ids))
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', page))
     assert used and used <= set(ids)
-    assert "BI-RADS</text>" in page
+    assert "BI-RADS</text>" in page and "classification</text>" in page
 
 
 def test_running_again_leaves_finished_runs_and_writes_the_same_page(out: Path, data: Path, words: str) -> None:
@@ -264,6 +266,9 @@ def test_published_numbers_add_up_and_name_what_is_known() -> None:
     published = tables.PUBLISHED
     assert sum(row["samples"] for row in published["mix"]) == published["training_samples"] == 161_586
     assert sum(row["samples"] for row in published["mix_systems"]) == 9_355
+    of_tasks = {row["task"]: row["samples"] for row in published["mix"]}
+    sums = {group: sum(of_tasks[task] for task in names) for group, names in GROUPS.items()}
+    assert {row["group"]: row["samples"] for row in published["mix_groups"]} == sums
     assert sum(row.get("n", 0) for row in published["systems"]) == 746
     assert {row["task"] for row in published["results"]} == {row["task"] for row in published["mix"]} == set(TASKS)
     assert {row["metric"] for row in published["results"]} <= {m for task in TASKS.values() for m in task.metrics} | {

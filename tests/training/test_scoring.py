@@ -19,6 +19,7 @@ from training.scoring import (
     flag_micro_f1,
     in_favour,
     interval,
+    label_f1,
     macro_f1,
     majority,
     mcnemar,
@@ -49,6 +50,10 @@ def test_macro_f1_is_the_mean_over_the_labels_that_occur() -> None:
 
 def test_macro_f1_takes_in_labels_that_only_the_predictions_name() -> None:
     assert value(macro_f1(["M0", "M0"], ["M0", "MX"])) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_the_f1_of_a_label_is_of_that_label_alone() -> None:
+    assert [value(label_f1(label, GOLD, FOUND)) for label in ("N0", "N1", "N2")] == pytest.approx([4 / 5, 2 / 3, 0])
 
 
 def test_majority_is_the_most_frequent_label_and_its_score_the_constant_answers() -> None:

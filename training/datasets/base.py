@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +42,11 @@ def joined(**sections: str) -> str:
 def flag(coded: bool) -> str | list[str]:
     """The target of a finding by whether human codes name it: where they do not, all but `positive` may be right."""
     return "positive" if coded else ["negative", "uncertain", "absent"]
+
+
+def label_of(target: str | Sequence[str]) -> str:
+    """A closed question's target as one name: a label, or those of which one is right with bars between."""
+    return target if isinstance(target, str) else "|".join(target)
 
 
 def digest(text: str) -> str:

@@ -27,16 +27,24 @@ WEIGHTS = {
     "rads_assignment": 3.0, "n_staging": 1.0, "m_staging": 1.0, "abnormality_detection": 1.0, "radiology_ner": 1.0,
     "temporal_comparison": 1.5, "impression_generation": 1.5, "radiology_qa": 0.5, "radiology_nli": 3.0,
 }  # fmt: skip
+# The groups of tasks that the figure counts; it names no members, but these give its sums.
+GROUPS = {
+    "generation": ("impression_generation", "radiology_qa"),
+    "extraction": ("temporal_comparison", "radiology_ner", "abnormality_detection"),
+    "classification": ("rads_assignment", "n_staging", "m_staging", "radiology_nli"),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Mix:
     """sources: folder by source. caps: most training samples by task, none where a task is not named. weights: how
-    often a task is drawn for its samples. dev_share: of the groups whose source has no split. Raises UsageError."""
+    often a task is drawn for its samples. source_weights: how much a source is favoured where a cap is exceeded, 1
+    where it is not named. dev_share: of the groups whose source has no split. Raises UsageError."""
 
     sources: Mapping[str, Path]
     caps: Mapping[str, int] = field(default_factory=lambda: CAPS)
     weights: Mapping[str, float] = field(default_factory=lambda: WEIGHTS)
+    source_weights: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     dev_share: float = 0.1
 
@@ -44,14 +52,15 @@ class Mix:
         if not self.sources:
             raise UsageError("the mix names no source")
         for what, names, known in (
-            ("source", self.sources, SOURCES), ("task", self.caps, TASKS), ("task", self.weights, TASKS),
+            ("source", self.sources, SOURCES), ("source", self.source_weights, SOURCES),
+            ("task", self.caps, TASKS), ("task", self.weights, TASKS),
         ):  # fmt: skip
             for name in names:
                 if name not in known:
                     raise UsageError(f"unknown {what} {name!r} in the mix{did_you_mean(name, known)}")
         if not 0 <= self.dev_share < 1:
             raise UsageError(f"dev_share is {self.dev_share}; it must lie in [0, 1)")
-        if min((*self.caps.values(), *self.weights.values()), default=0) < 0:
+        if min((*self.caps.values(), *self.weights.values(), *self.source_weights.values()), default=0) < 0:
             raise UsageError("a cap or a weight of the mix is negative")
 
 
@@ -129,14 +138,21 @@ def _stricter(one: str | None, other: str) -> str:
 
 
 def _capped(entries: Sequence[Entry], splits: Sequence[str | None], mix: Mix) -> list[tuple[str, ...]]:
-    """The tasks each sample keeps; where a task has more training samples than its cap, they are drawn."""
+    """The tasks each sample keeps; where a task has more training samples than its cap, they are drawn by the weights
+    of their sources (Efraimidis and Spirakis 2006)."""
     having: dict[str, list[int]] = defaultdict(list)
     for i, (e, split) in enumerate(zip(entries, splits, strict=True)):
         for task in e.tasks if split == "train" else ():
             having[task].append(i)
     over: dict[int, set[str]] = defaultdict(set)
     for task, samples in having.items():
-        samples.sort(key=lambda i: drawn(f"{mix.seed} {task} {entries[i].key}"))
+        samples.sort(key=lambda i: _place(entries[i], task, mix), reverse=True)
         for i in samples[mix.caps.get(task, len(samples)) :]:
             over[i].add(task)
     return [tuple(task for task in e.tasks if task not in over[i]) for i, e in enumerate(entries)]
+
+
+def _place(e: Entry, task: str, mix: Mix) -> tuple[float, float]:
+    """The samples with the highest are taken, those of a source without weight last."""
+    weight, draw = mix.source_weights.get(e.source, 1.0), drawn(f"{mix.seed} {task} {e.key}")
+    return draw ** (1 / weight) if weight else -1.0, draw

@@ -1,12 +1,13 @@
-"""What was prepared as one picture: samples of each task, RADS systems and categories, and sampling weights."""
+"""What was prepared as one picture: samples of each task, group of tasks and RADS system, and sampling weights."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from training.datasets.mix import GROUPS
+
 _TRAIN, _HELD_OUT = "#1f6f8b", "#9aa7b5"
-_MOST = 15  # categories shown
 
 
 def can_draw() -> bool:
@@ -20,18 +21,19 @@ def draw(document: Mapping[str, Any], path: Path) -> None:
     tasks = document["tasks"]
     train = {name: counts.get("train", {}).get("samples", 0) for name, counts in tasks.items()}
     held_out = {name: sum(part["samples"] for part in counts.values()) - train[name] for name, counts in tasks.items()}
-    rads = tasks.get("rads_assignment", {}).get("train", {}).get("labels", {})
+    systems = tasks.get("rads_assignment", {}).get("train", {}).get("labels", {}).get("system", {})
+    groups = {group: sum(train.get(name, 0) for name in names) for group, names in GROUPS.items()}
     figure = Figure(figsize=(12, 8), layout="constrained")
     axes = figure.subplots(2, 2).flat
     _bars(axes[0], "Samples of each task", train, held_out)
-    _bars(axes[1], "RADS systems, training", rads.get("system", {}))
-    _bars(axes[2], f"RADS categories, training (the {_MOST} most frequent)", rads.get("category", {}))
+    _bars(axes[1], "RADS systems, training", systems)
+    _bars(axes[2], "Groups of tasks, training", groups)
     _bars(axes[3], "Sampling weights", {name: document["weights"].get(name, 1.0) for name in tasks})
     figure.savefig(path, dpi=160)
 
 
 def _bars(axes: Any, title: str, counts: Mapping[str, float], more: Mapping[str, float] | None = None) -> None:
-    names = sorted(counts, key=lambda name: -counts[name])[:_MOST][::-1]
+    names = sorted(counts, key=lambda name: -counts[name])[::-1]
     labels = [name.replace("_", " ") for name in names]
     values = [counts[name] for name in names]
     axes.barh(labels, values, color=_TRAIN, label="training")

@@ -102,9 +102,18 @@ def test_caps_hold_for_training_and_for_the_task_that_is_over() -> None:
     assert {f.split for f in found[:40]} == {"train"}
 
 
+def test_over_a_cap_a_favoured_source_keeps_more_and_one_without_weight_nothing() -> None:
+    samples = [sample(f"{s} {i}", split="train", source=s) for s in ("openi", "radgraph", "radnli") for i in range(300)]
+    weighted = {"openi": 0.9, "radgraph": 0.3, "radnli": 0.0}
+    found = fates(*samples, mix=Mix({"openi": Path("x")}, caps={"radiology_qa": 200}, source_weights=weighted))
+    kept = Counter(s.source for s, fate in zip(samples, found, strict=True) if fate.split)
+    assert kept.total() == 200 and kept["radnli"] == 0
+    assert 2 < kept["openi"] / kept["radgraph"] < 4
+
+
 def test_the_choice_does_not_depend_on_the_order() -> None:
     samples = [sample(f"{i}", f"Text {i % 150}", f"group {i % 70}", [None, "train", "dev"][i % 3]) for i in range(200)]
-    mix = Mix({"openi": Path("x")}, caps={"radiology_qa": 30})
+    mix = Mix({"openi": Path("x")}, caps={"radiology_qa": 30}, source_weights={"openi": 0.5})
     expected = dict(zip((s.id for s in samples), fates(*samples, mix=mix), strict=True))
     assert {f.split for f in expected.values()} == {"train", "dev", None}
     random.Random(0).shuffle(samples)
@@ -118,6 +127,7 @@ def test_the_choice_does_not_depend_on_the_order() -> None:
         ({"sources": {"openie": Path()}}, "unknown source 'openie' in the mix; did you mean 'openi'"),
         ({"caps": {"radiology_q": 1}}, "unknown task 'radiology_q' in the mix; did you mean 'radiology_qa'"),
         ({"weights": {"nli": 1.0}}, "unknown task 'nli'"),
+        ({"source_weights": {"opni": 1.0}}, "unknown source 'opni'"),
         ({"caps": {"radiology_qa": -1}}, "negative"),
         ({"dev_share": 1.0}, "dev_share is 1.0"),
     ],
