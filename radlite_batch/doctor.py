@@ -119,13 +119,14 @@ def _machine() -> Iterator[Finding]:
 def _pack(name: str, say: Callable[[str], None]) -> Iterator[Finding]:
     try:
         pack = load_pack(name)
+        writing = pack.writing(pack.routes)
         for model in pack.models:
             file, prepared = pack.prepare(model, say)
             yield Finding("pack", True, f"{pack.name}.{model} {file.sha256[:12]}")
             if prepared is not None and prepared.speeds:
                 lines = [*prepared.measured(), f"runs as {prepared.form}"]
                 yield from (Finding("speed", True, line) for line in lines)
-            yield from (Finding("workers", True, line) for line in place(Workers(), {model: file}, say).why)
+            yield from (Finding("workers", True, line) for line in place(Workers(), {model: file}, writing, say).why)
         yield Finding("workers", True, f"{REPORTS_IN_HAND} reports in hand a process")
     except RadliteError as error:
         yield Finding("pack", False, str(error))

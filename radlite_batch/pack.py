@@ -21,7 +21,7 @@ from radlite_batch.engine.open import ModelFile
 from radlite_batch.errors import PackError, did_you_mean
 from radlite_batch.probe import agreement, judge
 from radlite_batch.tasks.registry import TASKS, cue_names
-from radlite_batch.tasks.render import SYSTEM, Markup, PromptStyle, Template
+from radlite_batch.tasks.render import SYSTEM, Markup, PromptStyle, Template, writes
 
 BUILT_IN = Path(__file__).parent / "packs"
 STYLES = ("native", "instruct", "own")
@@ -67,6 +67,10 @@ class Pack:
                 raise PackError(f"pack {self.name} has no model for {task}{did_you_mean(task, self.routes)}")
             routes.setdefault(self.routes[task], []).append(task)
         return {model: tuple(names) for model, names in routes.items()}
+
+    def writing(self, tasks: Iterable[str]) -> set[str]:
+        """The models that write answers to these tasks, and do not only decide."""
+        return {self.routes[task] for task in tasks if writes(TASKS[task], self.style)}
 
     def prepare(
         self, model: str, say: Callable[[str], None] = lambda line: None, form: str = ""

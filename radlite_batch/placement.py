@@ -1,6 +1,6 @@
 """Splits the machine into worker processes and threads, from cores, memory and a few seconds of measurement."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from radlite_batch import machine
@@ -27,10 +27,17 @@ class Placed:
     why: tuple[str, ...]
 
 
-def place(workers: Workers, models: Mapping[str, ModelFile], say: Callable[[str], None] = lambda line: None) -> Placed:
-    """Splits the cores among processes; what the job fixes is left as it says."""
+def place(
+    workers: Workers,
+    models: Mapping[str, ModelFile],
+    writing: Collection[str],
+    say: Callable[[str], None] = lambda line: None,
+) -> Placed:
+    """Splits the cores among processes; what the job fixes is left as it says.
+
+    writing: the models that write answers, for which they need more memory than for decisions."""
     cores, n_cores = machine.cores(), machine.core_count()
-    fit, memory = _fit(models)
+    fit, memory = _fit(models, writing)
     if workers.threads or workers.processes:
         threads = min(workers.threads or max(1, n_cores // workers.processes), n_cores)
         split = (workers.processes or min(n_cores // threads, fit), threads)
@@ -49,23 +56,25 @@ def place(workers: Workers, models: Mapping[str, ModelFile], say: Callable[[str]
     return Placed(Placement(core_sets), split[1], why)
 
 
-def _fit(models: Mapping[str, ModelFile]) -> tuple[int, str]:
+def _fit(models: Mapping[str, ModelFile], writing: Collection[str]) -> tuple[int, str]:
     """How many workers the memory holds, and why."""
     weights = sum(m.path.stat().st_size for m in models.values() if m.path)
-    worker = _PYTHON_BYTES + max(_context_bytes(model) for model in models.values())
+    worker = _PYTHON_BYTES + max(_context_bytes(model, name in writing) for name, model in models.items())
     free = machine.memory_available()
     fit = max(1, (free - weights) // worker)
     return fit, f"memory: {free >> 20} MiB free, one copy of {weights >> 20} MiB, at most {worker >> 20} MiB a process"
 
 
-def _context_bytes(model: ModelFile) -> int:
+def _context_bytes(model: ModelFile, writes: bool) -> int:
     if model.path is None:
         return 0
     cache = _Cache(model)
     limits = limits_of(model)
-    key = f"bytes of {limits.n_cells} cells and {limits.stream_cells} in {limits.n_streams} streams"
+    key = f"bytes of {limits.n_cells} cells"
+    if writes:
+        key += f" and {limits.stream_cells} in {limits.n_streams} streams"
     if key not in cache.known:
-        cache.keep(key, context_bytes(model))
+        cache.keep(key, context_bytes(model, writes))
     return int(cache.known[key])
 
 

@@ -88,7 +88,7 @@ def make_plan(job: Job, say: Callable[[str], None] = lambda line: None) -> Plan:
     if old is not None:
         refuse_changes(job.output.path, old, identity, {shown(path): file_sha256(path) for path in found})
     manifest = Manifest(identity, files, shards, routes, _asked(job))
-    placed = _elsewhere(job.workers) if job.workers.scheduler else place(job.workers, models, say)
+    placed = _elsewhere(job.workers) if job.workers.scheduler else place(job.workers, models, pack.writing(names), say)
     in_hand = job.workers.reports_in_hand or REPORTS_IN_HAND
     split = f"{placed.placement.processes} processes x {placed.threads} threads x {in_hand} reports in hand"
     setting = Setting(

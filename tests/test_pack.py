@@ -159,6 +159,7 @@ def test_routes_group_the_wanted_tasks_by_model(tmp_path: Path) -> None:
     wanted = ("radiology_qa", "n_staging", "radiology_ner", "m_staging")
     assert pack.routes_of(wanted) == {"big": ("radiology_qa", "radiology_ner"), "small": ("n_staging", "m_staging")}
     assert set(pack.routes) == set(TASKS)
+    assert pack.writing(wanted) == {"big"} and pack.writing(wanted[1:]) == set()  # entities are tagged, not written
 
 
 def test_a_task_the_pack_does_not_serve_is_refused(tmp_path: Path) -> None:

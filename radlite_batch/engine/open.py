@@ -55,8 +55,10 @@ def release(model: ModelFile) -> None:
         _weights.pop(model.path).close()
 
 
-def context_bytes(model: ModelFile) -> int:
-    """What a worker takes beside weights and Python: keys and values, compute and output buffers, for texts too."""
+def context_bytes(model: ModelFile, writes: bool) -> int:
+    """What a worker takes beside weights and Python: keys and values, compute and output buffers.
+
+    writes: also those of the streams of written answers."""
     if model.path is None:
         return 0
     from radlite_batch.engine.context import Weights
@@ -65,7 +67,8 @@ def context_bytes(model: ModelFile) -> int:
     weights = Weights(model.path)
     limits = limits_of(model)
     context = LlamaModel(weights, limits, 1)
-    context.streams(limits.stream_cells // limits.n_streams)  # the longest that all have room for
+    if writes:
+        context.streams(limits.stream_cells // limits.n_streams)  # the longest that all have room for
     size: int = sum(context.memory().values()) + 4 * N_BATCH * weights.n_vocab
     context.close()
     weights.close()

@@ -122,15 +122,21 @@ def _chat_open(system: str, markup: Markup) -> list[Segment]:
     return [*opening, Segment("markup", (markup.end if system else "") + markup.user)]
 
 
+def writes(task: Task, style: PromptStyle) -> bool:
+    """Whether an answer of the task is written, token by token, and not only decided."""
+    return any(isinstance(prompt.read, Generate) for prompt in _invented(task, style).values())
+
+
 def fingerprint(tasks: Iterable[Task], style: PromptStyle) -> dict[str, str]:
     """sha256 of every task's prompts over a fixed invented report: changes when any prompt or answer code does."""
+    # The questions too: what a native answer's code means is not in the prompt.
+    shown = {task.name: repr((sorted(_invented(task, style).items()), task.questions)) for task in tasks}
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in shown.items()}
+
+
+def _invented(task: Task, style: PromptStyle) -> dict[str, Prompt]:
+    """The task's prompts over a fixed invented report that has every input."""
     fields = dict.fromkeys(("findings", "prior_text", "premise", "hypothesis", "question"), "No effusion.")
-    report = Report(0, "", "FINDINGS: No effusion.", fields)
-    prints: dict[str, str] = {}
-    for task in tasks:
-        blocks = task.blocks(report)
-        assert blocks is not None
-        prompts = render(task, blocks, style)
-        # The questions too: what a native answer's code means is not in the prompt.
-        prints[task.name] = hashlib.sha256(repr((sorted(prompts.items()), task.questions)).encode()).hexdigest()
-    return prints
+    blocks = task.blocks(Report(0, "", "FINDINGS: No effusion.", fields))
+    assert blocks is not None
+    return render(task, blocks, style)
