@@ -6,7 +6,6 @@ over them, so an adapter with cue rows must be merged.
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from radlite_batch.engine.formats import file_sha256
+from radlite_batch.engine.formats import file_sha256, keep, kept
 from radlite_batch.engine.gguf_header import checked
 from radlite_batch.errors import PackError
 from radlite_batch.storage import cache_folder
@@ -102,13 +101,11 @@ def merged(
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not record.exists():
+        if "sha256" not in kept(record):
             say(f"merging {adapter.name} into {base.name} (once)")
             merge(base, adapter, scale, path)
-            growing = record.with_suffix(f".{os.getpid()}")
-            growing.write_text(json.dumps({"sha256": file_sha256(path)}) + "\n", encoding="utf-8")
-            os.rename(growing, record)
-        sha256: str = json.loads(record.read_text(encoding="utf-8"))["sha256"]
+            keep(record, {"sha256": file_sha256(path)})
+        sha256 = str(kept(record)["sha256"])
     if not path.exists() or file_sha256(path) != sha256:
         raise PackError(f"{path}: not the file that was merged; delete {folder} and run again")
     return path, sha256

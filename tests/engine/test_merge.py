@@ -191,6 +191,8 @@ def test_an_adapter_is_merged_into_the_cache_once(base: Path, tmp_path: Path, mo
     assert said == ["merging adapter.gguf into base.gguf (once)"]
     assert once(0.5)[0] != path and len(said) == 2
     assert len(list((tmp_path / "cache").rglob("*.gguf"))) == 2
+    (path.parent / "merged.json").write_text('{"sha', encoding="utf-8")  # as a full disk leaves it
+    assert once(1.0) == (path, sha256) and len(said) == 3
     path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(PackError, match="not the file that was merged"):
         once(1.0)
