@@ -56,6 +56,11 @@ def place(
     return Placed(Placement(core_sets), split[1], why)
 
 
+def cores_of(placed: Placed) -> tuple[tuple[int, ...], ...]:
+    """Logical CPUs for each process to keep to, as many as it has threads, also where a quota leaves it any of them."""
+    return _core_sets(machine.cores(), (placed.placement.processes, placed.threads))
+
+
 def _fit(models: Mapping[str, ModelFile], writing: Collection[str]) -> tuple[int, str]:
     """How many workers the memory holds, and why."""
     weights = sum(m.path.stat().st_size for m in models.values() if m.path)

@@ -27,7 +27,7 @@ from radlite_batch.engine.trie import sort_paths
 from radlite_batch.errors import UsageError, did_you_mean
 from radlite_batch.job import Workers
 from radlite_batch.pack import Pack, load_pack
-from radlite_batch.placement import place
+from radlite_batch.placement import cores_of, place
 from radlite_batch.plan import REPORTS_IN_HAND
 from radlite_batch.records import Report
 from radlite_batch.results.summary import host
@@ -122,7 +122,8 @@ def _ground(
     say: Callable[[str], None],
 ) -> _Ground:
     """The sample, and the one model that all systems run. Raises UsageError where they could not run the same one."""
-    models = list(pack.routes_of(task.name for task in tasks))
+    names = [task.name for task in tasks]
+    models = list(pack.routes_of(names))
     if len(models) > 1:
         raise UsageError(f"pack {pack.name} answers these tasks with {len(models)} models; choose tasks of one")
     file, prepared = pack.prepare(models[0], say)
@@ -138,10 +139,10 @@ def _ground(
     model = LlamaModel(weights, Limits(n_batch=64, n_cells=64, n_seqs=1), threads=1)
     stack.callback(weights.close)
     stack.callback(model.close)
-    placed = place(Workers(), {file.name: file}, say)
+    placed = place(Workers(), {file.name: file}, pack.writing(names), say)
     return _Ground(
         folder, sample, read_sample(sample), tasks, pack, file, file.path, prepared,
-        Tokeniser(model, file.cue_names), placed.placement.core_sets,
+        Tokeniser(model, file.cue_names), cores_of(placed),
     )  # fmt: skip
 
 
