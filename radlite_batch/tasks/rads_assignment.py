@@ -65,7 +65,7 @@ class RadsAssignment(Task):
         Column("label", "string", "system and category as one label"),
         ALTERNATIVES,
     )
-    metrics = ("accuracy", "system_accuracy", "severity")
+    metrics = ("accuracy", "macro_f1", "system_accuracy", "severity")
 
     def predict(self, answers: Mapping[str, Completion], blocks: tuple[Block, ...]) -> Prediction:
         system, category, neck = (answers[q.name] for q in self.questions)
