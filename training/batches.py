@@ -88,7 +88,13 @@ def _labels(sample: Sample) -> Iterable[tuple[str, str]]:
                 yield f"{name}.{question.name}", label_of(targets[question.name])
 
 
-def draw(n: int, probabilities: NDArray[np.float64], batch: int, step: int, seed: int) -> list[int]:
-    """The samples of a step, the same at every call."""
-    draws: Any = np.random.default_rng((seed, step))
-    return [int(i) for i in draws.choice(n, size=batch, replace=False, p=probabilities)]
+def draws(probabilities: NDArray[np.float64], n: int, key: Sequence[int]) -> NDArray[np.int64]:
+    """(n,): the samples of a run's draws in their order, each as often as its probability says to within one draw, so
+    that few are passed over while others come again; the same at every call with the same key.
+
+    Systematic sampling: n evenly spaced points on the probabilities laid end to end, in an order by chance."""
+    chance = np.random.default_rng(key)
+    order = chance.permutation(len(probabilities))
+    ends = np.cumsum(probabilities[order])
+    points = (chance.random() + np.arange(n)) / n * ends[-1]
+    return chance.permutation(order[np.searchsorted(ends, points)])

@@ -22,7 +22,7 @@ from radlite_batch.engine.formats import file_sha256
 from radlite_batch.engine.merge import read_adapter
 from radlite_batch.errors import UsageError
 from training import lora
-from training.batches import Encoded, draw, encoded, weights
+from training.batches import Encoded, draws, encoded, weights
 from training.begin import parameters_of
 from training.curve import draw_curve
 from training.datasets.base import drawn
@@ -75,8 +75,11 @@ def fit(
     if not drawable:
         raise UsageError(f"recipe {recipe.name}: its weights leave no sample of {prepared} to draw")
 
+    batch = recipe.batch.samples
+    order = draws(odds, recipe.schedule.steps * batch, _draws_key(recipe, begin_with))
+
     def rows(step: int) -> list[Row]:
-        chosen = draw(len(drawable), odds, min(recipe.batch.samples, len(drawable)), step, recipe.seed)
+        chosen = order[step * batch : (step + 1) * batch]
         return pack([drawable[i].row for i in chosen], recipe.batch.row_tokens)
 
     run = _Run(recipe, learner, held, out, known, say)
@@ -89,6 +92,11 @@ def _conditions(recipe: Recipe, prepared: Path, begin_with: Path | None) -> dict
     """What the steps hang on beside schedule, LoRA and base."""
     named = {name: json.dumps(value, sort_keys=True) for name, value in asdict(recipe).items() if name in _DECISIVE}
     return named | {"mix": prepared_sha256(prepared), "begin_with": file_sha256(begin_with) if begin_with else ""}
+
+
+def _draws_key(recipe: Recipe, begin_with: Path | None) -> tuple[int, ...]:
+    """Another for each adapter to begin with: a round must not draw what the round before it drew."""
+    return (recipe.seed, int(file_sha256(begin_with)[:8], 16)) if begin_with else (recipe.seed,)
 
 
 @dataclass(frozen=True, slots=True)

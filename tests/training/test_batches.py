@@ -11,7 +11,7 @@ from test_lora import Bytes
 
 from radlite_batch.tasks.registry import cue_names
 from radlite_batch.tasks.render import PromptStyle
-from training.batches import MOST_BALANCE, draw, encoded, weights
+from training.batches import MOST_BALANCE, draws, encoded, weights
 from training.datasets.base import Sample
 from training.encode import TAG_WEIGHT, Encoder
 
@@ -80,10 +80,11 @@ def test_a_task_that_does_not_apply_to_a_report_lends_it_no_weight() -> None:
     assert weights(samples, {}, dict.fromkeys(tasks, 0.0)).sum() == 0
 
 
-def test_a_step_draws_the_same_samples_at_every_call() -> None:
-    odds = np.array([0.7, 0.1, 0.1, 0.1])
-    steps = [draw(4, odds, 2, step, seed=1) for step in range(200)]
-    assert steps == [draw(4, odds, 2, step, seed=1) for step in range(200)]
-    assert all(len(set(step)) == 2 for step in steps)
-    counts = Counter(i for step in steps for i in step)
-    assert counts[0] > 1.5 * counts[1]
+def test_a_run_draws_each_sample_as_often_as_its_odds_say() -> None:
+    odds = np.array([0.7, 0.1, 0.1, 0.06, 0.04])
+    drawn = draws(odds, 400, (1,))
+    assert Counter(drawn.tolist()) == pytest.approx(dict(enumerate(odds * 400)), abs=1)
+    assert len(set(draws(np.full(100, 0.01), 100, (1,)).tolist())) == 100  # none passed over for another
+    assert drawn.tolist() == draws(odds, 400, (1,)).tolist()
+    assert drawn.tolist() != draws(odds, 400, (1, 7)).tolist()
+    assert len(set(drawn[:50].tolist())) > 1  # in an order by chance, not one sample after another
