@@ -53,7 +53,7 @@ def test_the_category_is_never_printed(written: list[Sample]) -> None:
             assert not _PRINTED.search(sample.text), sample.id
 
 
-@pytest.mark.parametrize(("part", "share"), [("train", 0.02), ("heldout", 1.0)])
+@pytest.mark.parametrize(("part", "share"), [("train", 0.02), ("heldout", 1.0), ("neutral", 1.0)])
 def test_facts_of_metastases_stand_beside_m_stages(part: str, share: float) -> None:
     lines = [line for path in (FOLDER / part).glob("*.jsonl") for line in path.read_text("utf-8").splitlines()]
     staged = [record for record in map(json.loads, lines) if "m" in record]
