@@ -1,6 +1,6 @@
 """The written corpus: reports and sentence pairs in JSON Lines, written for this project; and their recombination.
 
-`neutral` holds reports written from briefs that knew nothing of what the adapters get wrong.
+`test` was written from briefs that knew nothing of what the adapters get wrong, and no choice is made by it.
 
 A record's sections are joined as the archive reader joins columns. Spans are marked in the text, `{words|codes}`:
 anatomy, present, absent, uncertain for entities; new, worsened, improved, resolved, unchanged for changes.
@@ -20,7 +20,6 @@ from radlite_batch.tasks.rads_systems import parse_label
 from training.criteria import CATEGORY, metastatic_stage, nodal_stage
 from training.datasets.base import Sample, joined
 
-_PARTS = (("train", "train", ""), ("heldout", "dev", ""), ("neutral", "dev", "neutral"))
 SECTIONS = ("indication", "technique", "comparison", "findings", "impression")
 _KEYS = {
     "id", "modality", "text", *SECTIONS, "prior_text", "rads", "facts", "n", "m", "flags", "marked", "qa",
@@ -32,10 +31,8 @@ Spans = list[list[Any]]  # [start, end, label]
 
 
 def read(folder: Path) -> Iterator[Sample]:
-    """Records of folder/train ("train") and folder/heldout and folder/neutral ("dev", the second as a subset).
-
-    Raises ArchiveError naming file and line."""
-    for part, split, subset in _PARTS:
+    """Records of folder/train, folder/heldout ("dev") and folder/test. Raises ArchiveError naming file and line."""
+    for part, split in (("train", "train"), ("heldout", "dev"), ("test", "test")):
         for path in sorted((folder / part).glob("*.jsonl")):
             try:
                 lines = path.read_text(encoding="utf-8").splitlines()
@@ -43,7 +40,7 @@ def read(folder: Path) -> Iterator[Sample]:
                 raise ArchiveError(f"{path}: not UTF-8") from None
             for number, line in enumerate(lines, 1):
                 try:
-                    yield from samples(json.loads(line), "corpus", split, subset)
+                    yield from samples(json.loads(line), "corpus", split)
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise ArchiveError(f"{path}, line {number}: {_reason(error)}") from None
 
@@ -52,7 +49,7 @@ def _reason(error: Exception) -> str:
     return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
-def samples(record: Mapping[str, Any], source: str, split: str, subset: str = "") -> Iterator[Sample]:
+def samples(record: Mapping[str, Any], source: str, split: str) -> Iterator[Sample]:
     """A record's samples: the report, and one for each of its questions. Raises ValueError, KeyError."""
     unknown = sorted(record.keys() - _KEYS)
     if unknown:
@@ -61,7 +58,7 @@ def samples(record: Mapping[str, Any], source: str, split: str, subset: str = ""
     if "premise" in record:
         pair = {name: record[name] for name in ("premise", "hypothesis")}
         label = {"radiology_nli": {"label": record["label"]}}
-        yield Sample(source, key, str(record.get("group", key)), "", pair, label, split, subset)
+        yield Sample(source, key, str(record.get("group", key)), "", pair, label, split)
         return
     text, entities, changes = plain(record.get("text") or joined(**{s: record.get(s, "") for s in SECTIONS}))
     fields = {s: plain(record[s])[0] for s in ("findings", "impression") if record.get(s)}
@@ -75,10 +72,10 @@ def samples(record: Mapping[str, Any], source: str, split: str, subset: str = ""
         targets["temporal_comparison"] = {"changes": changes}
     if fields.keys() >= {"findings", "impression"}:
         targets["impression_generation"] = {"impression": fields["impression"]}
-    yield Sample(source, key, key, text, fields, targets, split, subset)
+    yield Sample(source, key, key, text, fields, targets, split)
     for i, (question, answer) in enumerate(record.get("qa", ()), 1):
         asked = {"radiology_qa": {"answer": answer}}
-        yield Sample(source, f"{key}-q{i}", key, text, {"question": question}, asked, split, subset)
+        yield Sample(source, f"{key}-q{i}", key, text, {"question": question}, asked, split)
 
 
 def plain(marked: str) -> tuple[str, Spans, Spans]:

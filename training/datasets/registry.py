@@ -41,7 +41,7 @@ _PHYSIONET = "PhysioNet credentialed health data licence 1.5.0"
 _AIMI = "Stanford AIMI research use agreement, non-commercial"
 
 SOURCES: dict[str, Source] = {
-    "corpus": Source(corpus.read, "Apache-2.0", "train/*.jsonl, heldout/*.jsonl, neutral/*.jsonl"),
+    "corpus": Source(corpus.read, "Apache-2.0", "train/*.jsonl, heldout/*.jsonl, test/*.jsonl"),
     "composed": Source(composed.read, "Apache-2.0", "phrases/*.toml"),
     "openi": Source(openi.read, "labels US public domain; text commonly stated as CC BY-NC-ND 4.0", "openi_train.csv"),
     "radrestruct": Source(radrestruct.read, "MIT; text as Open-i", "radrestruct_train.jsonl, openi_train.csv"),
