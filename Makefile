@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
 ROUNDS ?= 6# of training, each from the adapter of the one before
+RECIPE ?= smol# or a copy of it that keeps its name
 
 .PHONY: demo test faults adapter clean
 
@@ -26,12 +27,12 @@ faults: $(VENV)/.dev
 
 # DATA: the folder of the open sources' files. Goes on where it was, if it is made again after a kill.
 adapter: $(VENV)/.dev
-	test -d out/mix || $(BIN)/radlite-train prepare smol --data $(DATA) --output out/mix
+	test -d out/mix || $(BIN)/radlite-train prepare $(RECIPE) --data $(DATA) --output out/mix
 	@begin=; for n in $$(seq $(ROUNDS)); do \
-		$(BIN)/radlite-train fit smol --data out/mix --output out/fit-$$n $$begin && \
-		$(BIN)/radlite-train export smol --fit out/fit-$$n --output out/fit-$$n || exit 1; \
+		$(BIN)/radlite-train fit $(RECIPE) --data out/mix --output out/fit-$$n $$begin && \
+		$(BIN)/radlite-train export $(RECIPE) --fit out/fit-$$n --output out/fit-$$n || exit 1; \
 		fits="$$last --fit out/fit-$$n"; last="--fit out/fit-$$n"; begin="--begin-with out/fit-$$n/smol.gguf"; \
-	done; $(BIN)/radlite-train export smol $$fits --output out/pack
+	done; $(BIN)/radlite-train export $(RECIPE) $$fits --output out/pack
 	$(BIN)/radlite-train calibrate out/pack/smol.toml out/mix --output out/calibration.json --write
 	$(BIN)/radlite-train score out/pack/smol.toml out/mix --output out/scores
 

@@ -7,9 +7,9 @@ import click
 
 SURROUNDINGS = """\b
 Files:
-JOB.toml: a job; its keys are in the README, and jobs/demo.toml is a commented one.
+JOB.toml: a job; its keys are in the README, and jobs/all-tasks.toml is a commented one.
 OUT/TASK/part-NNNNN.parquet: the answers of a task.
-OUT/wide/, OUT/failures/: one row per report; the rows without an answer, with reasons.
+OUT/wide/, OUT/failures/: one row per report; the failed and unparsed rows, with reasons.
 OUT/_run/: manifest.json, receipts/, finished/, summary.json, log.jsonl: the plan, proofs and course of a run.
 OUT/_run/report.html, OUT/_run/diff/: pages of `report` and `diff`.
 OUT/_run/review/: review.html, review.csv (with report text), decisions.parquet, reviewed/.

@@ -107,9 +107,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that holds what the README's commands name."""
     for folder in ("jobs", "sample_data"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
-    for folder in ("archive", "out/mix", "out/first", "out/half", "out/fit", "out/pack"):
+    for folder in ("archive", "out/mix", "out/first", "out/fit-1", "out/pack-1", "out/fit-2", "out/pack"):
         (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "out" / "half" / "smol.gguf").touch()
+    (tmp_path / "out" / "pack-1" / "smol.gguf").touch()
     reports = pl.read_csv(ROOT / "sample_data" / "reports.csv", infer_schema=False)
     reports.select("report_id", text="findings").write_csv(tmp_path / "reports.csv")
     reports.rename({"report_id": "accession"}).write_parquet(tmp_path / "archive" / "2024.parquet")
