@@ -25,7 +25,7 @@ from radlite_batch.tasks.render import SYSTEM, Markup, PromptStyle, Template, wr
 
 BUILT_IN = Path(__file__).parent / "packs"
 STYLES = ("native", "instruct", "own")
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEYS = ("name", "about", "licence", "style", "markup", "prompts", "max_tokens", "models", "routes", "calibration")
 
 
@@ -240,7 +240,7 @@ def _pack(document: Mapping[str, Any], path: Path) -> Pack:
 
 def _model(name: str, table: Mapping[str, Any]) -> ModelSpec:
     key = f"models.{name}"
-    if not _FILE_NAME.fullmatch(name):  # receipts are named after it
+    if not FILE_NAME.fullmatch(name):  # receipts are named after it
         raise PackError(f"{key}: a model's name is of letters, digits and . _ -")
     _known(table, key, ("base", "sha256", "context", "convert", "adapter", "adapter_sha256", "scale", "merge"))
     spec = ModelSpec(

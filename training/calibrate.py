@@ -76,7 +76,13 @@ def calibrate(
     limit: most samples of a task, all without one. Raises PackError for a pack whose answers are written, UsageError
     where no task can be calibrated."""
     answered = ask(pack, [sample for sample in samples if sample.source not in EVALUATION_ONLY], limit, say)
-    found = [fit(TASKS[name], rows) for name, rows in answered.items() if len({_fold(row) for row in rows}) == 2]
+    found = []
+    for name, rows in answered.items():
+        fitted = fit(TASKS[name], rows) if len({_fold(row) for row in rows}) == 2 else None
+        if fitted:
+            found.append(fitted)
+        else:
+            say(f"{name}: too few labels, left as it is")
     if not found:
         raise UsageError(f"the samples hold too few labels to calibrate pack {pack.name}")
     return found
@@ -98,6 +104,9 @@ def ask(
             for name, answered in _answers(engine, pack.style, wanted[start : start + IN_HAND]):
                 found[name].append(answered)
         engine.close()
+        left_out = sum(len(kept) for _, kept in wanted) - sum(len(found[name]) for name in names)
+        if left_out:
+            say(f"{left_out} questions are too long for model {model}, and left out")
     return found
 
 
@@ -128,8 +137,9 @@ def _answers(
             yield name, Answered(sample, decided)
 
 
-def fit(task: Task, answered: Sequence[Answered]) -> Calibration:
-    """The task's temperature, fitted on all, and its effect, cross-fitted. Both folds must hold samples."""
+def fit(task: Task, answered: Sequence[Answered]) -> Calibration | None:
+    """The task's temperature, fitted on all, and its effect, cross-fitted; None where no answer can be judged. Both
+    folds must hold samples."""
     whole, fold = Questions(task, answered), np.array([_fold(row) for row in answered])
     crossed = np.empty(len(answered))
     for number in (0, 1):
@@ -139,6 +149,8 @@ def fit(task: Task, answered: Sequence[Answered]) -> Calibration:
         before, after = (judged_rads(task, answered, temperature) for temperature in (1.0, crossed))
     else:
         before, after = whole.judged(1.0), whole.judged(crossed)
+    if not len(after.right):
+        return None
     groups = np.unique([row.sample.group for row in answered], return_inverse=True)[1]
     return Calibration(
         task.name, best_temperature(whole.nll), len(answered), len(after.right), whole.nll(1.0), whole.nll(crossed),
@@ -167,12 +179,13 @@ def _error(judged: Decisions, groups: Groups) -> Range:
 
 
 def write_temperatures(path: Path, temperatures: Mapping[str, float]) -> None:
-    """Replaces what the pack file's table [calibration] says, or adds the table; comments stay.
+    """Puts them into the pack file's table [calibration], or adds the table; other tasks and comments stay.
 
     Raises PackError where the file writes its calibration in another way than as a table."""
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
-    values = [f"{task} = {round(temperature, 4)}" for task, temperature in temperatures.items()]
+    merged = {**tomllib.loads(text).get("calibration", {}), **temperatures}
+    values = [f"{task} = {round(temperature, 4)}" for task, temperature in merged.items()]
     header = next((i for i, line in enumerate(lines) if re.match(r"\s*\[\s*calibration\s*\]", line)), None)
     if header is None:
         lines += ["", "[calibration]", *values]
@@ -183,7 +196,7 @@ def write_temperatures(path: Path, temperatures: Mapping[str, float]) -> None:
         kept = [line for line, value in zip(lines[header + 1 : end], is_value, strict=True) if not value]
         lines[header + 1 : end] = [*kept[:first], *values, *kept[first:]]
     written = "\n".join(lines) + "\n"
-    _check(path, text, written, temperatures)
+    _check(path, text, written, merged)
     growing = path.with_name(f".{path.name}.{os.getpid()}")
     growing.write_text(written, encoding="utf-8")
     os.replace(growing, path)

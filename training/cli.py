@@ -23,6 +23,7 @@ def main() -> None:
     \b
     Exit codes: 0 done; 1 fatal; 2 bad usage or input.
     """
+    os.umask(0o077)  # mixes and archives hold report text
 
 
 @main.command("evaluate")
@@ -91,6 +92,7 @@ def calibrate_command(pack: str, prepared: Path, output: Path, limit: int | None
     from training.prepare import read_prepared
 
     loaded = load_pack(pack)
+    output.parent.mkdir(parents=True, exist_ok=True)
     found = calibrate(loaded, read_prepared(prepared, "dev"), limit, click.echo)
     output.write_text(json.dumps([dataclasses.asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
     if can_draw():

@@ -166,7 +166,7 @@ def _number(value: float | None) -> str:
 
 
 def _read(out: Path, reference: Path, known: Collection[str] | None = None) -> Iterator[_Rows]:
-    """The rows of every task that both sides hold. Raises UsageError."""
+    """The rows of every task that both sides hold; there may be none beside known texts. Raises UsageError."""
     parts = {name: sorted((out / name).glob("part-*.parquet")) for name in TASKS}
     if not any(parts.values()):
         raise UsageError(f"{out}: no output of a run is here")
@@ -191,7 +191,7 @@ def _read(out: Path, reference: Path, known: Collection[str] | None = None) -> I
             some = True
             found = {column: rows[f"found {column}"].to_list() for column in _columns(task)}
             yield _Rows(task, rows["report_id"].to_list(), gold(task, rows, reference), _groups(rows), found)
-    if not some:
+    if not some and known is None:
         raise UsageError(f"{reference}: labels no report of {out} for a task that was run")
 
 
@@ -202,7 +202,11 @@ def _columns(task: Task) -> tuple[str, ...]:
 def _groups(rows: pl.DataFrame) -> Groups:
     """A report without a patient stands for itself."""
     ids = "report " + rows["report_id"]
-    patients = ("patient " + rows["patient_id"].cast(pl.String)).fill_null(ids) if "patient_id" in rows.columns else ids
+    if "patient_id" not in rows.columns:
+        patients = ids
+    else:
+        named = rows["patient_id"].cast(pl.String).str.strip_chars().replace("", None)
+        patients = ("patient " + named).fill_null(ids)
     groups: Groups = np.unique(patients.to_numpy(), return_inverse=True)[1]
     return groups
 

@@ -15,8 +15,10 @@ from radlite_batch.engine import llama
 from radlite_batch.engine.formats import file_sha256
 from radlite_batch.engine.merge import BASE_SHA256, CUE_NAMES, CUE_ROWS, CUE_TOKENS, Floats, merge
 from radlite_batch.errors import UsageError
+from radlite_batch.pack import find_file
 from training.encode import open_encoder
 from training.recipe import Recipe
+from training.saved import read_saved
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")  # the same names in transformers and in GGUF
 _NAMES = {
@@ -58,14 +60,14 @@ def export(recipe: Recipe, fitted: Sequence[Path], out: Path, form: str | None) 
 
 
 def conditions(recipe: Recipe, base_sha256: str) -> dict[str, str]:
-    """What an adapter's meaning hangs on: its recipe's LoRA, and the base."""
-    return {"lora": json.dumps(asdict(recipe.lora), sort_keys=True), "base": base_sha256}
+    """What an adapter's meaning hangs on: its recipe's LoRA, the base, and what opens every prompt."""
+    return {
+        "lora": json.dumps(asdict(recipe.lora), sort_keys=True), "base": base_sha256, "start": json.dumps(recipe.start),
+    }  # fmt: skip
 
 
 def _check_conditions(best: Path, wanted: Mapping[str, str]) -> None:
-    import torch
-
-    fitted = torch.load(best, map_location="cpu", mmap=True, weights_only=True).get("conditions", {})
+    fitted = read_saved(best, mmap=True).get("conditions", {})
     changed = [name for name, value in wanted.items() if fitted.get(name) != value]
     if changed:
         raise UsageError(f"{best}: trained under another {', '.join(changed)} than the recipe's")
@@ -74,17 +76,24 @@ def _check_conditions(best: Path, wanted: Mapping[str, str]) -> None:
 def pack_text(recipe: Recipe, sha256: str, adapter: Path) -> str:
     """The TOML of a pack whose one model answers all tasks."""
     values = {
-        "base": recipe.base, "sha256": sha256, "context": recipe.context, "convert": True,
+        "base": _from_anywhere(recipe.base), "sha256": sha256, "context": recipe.context, "convert": True,
         "adapter": adapter.name, "adapter_sha256": file_sha256(adapter), "merge": True,
     }  # fmt: skip
     about = {"name": recipe.name, "about": f"{recipe.name}, tuned", "licence": recipe.licence, "style": "native"}
     tables: dict[str, dict[str, Any]] = {
-        "markup": {"start": recipe.start}, f"models.{recipe.name}": values, "routes": {"default": recipe.name},
-    }  # fmt: skip
+        "markup": {"start": recipe.start},
+        f"models.{json.dumps(recipe.name)}": values,  # quoted, for a name may hold a dot
+        "routes": {"default": recipe.name},
+    }
     lines = [f"{key} = {json.dumps(value)}" for key, value in about.items()]
     for name, table in tables.items():
         lines += ["", f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
     return "\n".join(lines) + "\n"
+
+
+def _from_anywhere(base: str) -> str:
+    """A relative path counts from where the recipe ran, and would count from the pack's folder."""
+    return os.path.abspath(base) if find_file(base, Path.cwd()) == Path.cwd() / base else base
 
 
 def export_checkpoints(
@@ -95,10 +104,7 @@ def export_checkpoints(
     the LoRA's.
 
     cues: the token of each cue name, in the order of training. Raises UsageError where they do not fit."""
-    import torch  # merging runs where torch is not installed
-
-    # The fit may have run on a GPU that this machine has not.
-    found = [torch.load(path, map_location="cpu", weights_only=True)["parameters"] for path in checkpoints]
+    found = [read_saved(path)["parameters"] for path in checkpoints]
     arrays = {name: np.mean([p[name].float().numpy() for p in found], axis=0) for name in found[0]}
     rows = arrays.pop("cues")
     if len(rows) != len(cues):

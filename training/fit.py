@@ -34,7 +34,7 @@ from training.recipe import Recipe
 
 BEST, DEVELOPMENT, CURVE = "best.pt", "development.jsonl", "curve.png"
 OVER = "the development score no longer rises"
-_DECISIVE = ("batch", "sources", "tasks", "seed", "dtype", "four_bit", "start")
+_DECISIVE = ("batch", "sources", "tasks", "seed", "dtype", "four_bit")
 
 
 def fit(
@@ -53,7 +53,9 @@ def fit(
     not, RunChanged for a checkpoint of another recipe, base, mix or begin_with."""
     base, sha256 = recipe.base_file()
     known = conditions(recipe, sha256) | _conditions(recipe, prepared, begin_with)
-    lora.read_checkpoint(lora.schedule_conditions(recipe.schedule) | known, out)
+    if lora.read_checkpoint(lora.schedule_conditions(recipe.schedule) | known, out) is None:
+        for name in (DEVELOPMENT, BEST):  # of a run that was killed before its first checkpoint, maybe of another
+            (out / name).unlink(missing_ok=True)
     if _is_over(_history(out), recipe):
         say(OVER)
         return
@@ -89,7 +91,7 @@ def fit(
 
 
 def _conditions(recipe: Recipe, prepared: Path, begin_with: Path | None) -> dict[str, str]:
-    """What the steps hang on beside schedule, LoRA and base."""
+    """What the steps hang on beside the schedule and what the adapter's meaning hangs on."""
     named = {name: json.dumps(value, sort_keys=True) for name, value in asdict(recipe).items() if name in _DECISIVE}
     return named | {"mix": prepared_sha256(prepared), "begin_with": file_sha256(begin_with) if begin_with else ""}
 

@@ -16,6 +16,7 @@ from radlite_batch.errors import RunChanged
 from training.encode import Row
 from training.model import Learner
 from training.recipe import Schedule
+from training.saved import read_saved
 from training.team import Team
 
 CHECKPOINT, LOG = "checkpoint.pt", "loss.jsonl"
@@ -121,12 +122,12 @@ def _resume(learner: Learner, optimizer: torch.optim.Optimizer, conditions: Mapp
 
 
 def read_checkpoint(conditions: Mapping[str, str], folder: Path) -> dict[str, Any] | None:
-    """The folder's checkpoint, None where there is none. Raises RunChanged naming what it was trained under instead."""
+    """The folder's checkpoint, None where there is none. Raises RunChanged naming what it was trained under instead,
+    UsageError for a damaged one."""
     path = folder / CHECKPOINT
     if not path.exists():
         return None
-    # Also that of a fit on a GPU; what is loaded into parameters and optimizer goes to where these are.
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_saved(path)  # on the CPU; what is loaded into parameters and optimizer goes to where these are
     before = state.get("conditions", {})
     changed = [key for key, value in conditions.items() if before.get(key) != value]
     if changed:

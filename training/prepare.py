@@ -64,6 +64,8 @@ def read_document(out: Path) -> Document:
         document: Document = json.loads((out / "prepare.json").read_text(encoding="utf-8"))
     except OSError:
         raise UsageError(f"{out}: nothing prepared is here") from None
+    except ValueError:
+        raise UsageError(f"{out / 'prepare.json'}: damaged; prepare it again") from None
     return document
 
 

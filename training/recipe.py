@@ -9,7 +9,7 @@ from typing import Any
 
 from radlite_batch.engine.formats import file_sha256
 from radlite_batch.errors import PackError, UsageError, did_you_mean
-from radlite_batch.pack import find_file
+from radlite_batch.pack import FILE_NAME, find_file
 from radlite_batch.tasks.registry import TASKS
 from radlite_batch.tasks.render import Markup, PromptStyle
 from training.datasets.mix import Mix
@@ -119,8 +119,14 @@ def load_recipe(name: str) -> Recipe:
         raise UsageError(f"{path}: not a TOML file ({error})") from None
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
-    if recipe.dtype not in ("bfloat16", "float32"):
-        raise UsageError(f"{path}: dtype must be bfloat16 or float32")
+    for wrong, message in (
+        (recipe.dtype not in ("bfloat16", "float32"), "dtype must be bfloat16 or float32"),
+        (recipe.lora.dropout >= 1, "lora.dropout must be less than 1"),
+        (recipe.schedule.clip == 0, "schedule.clip must be more than 0"),
+        (not FILE_NAME.fullmatch(recipe.name), "name must be of letters, digits and . _ -, for files bear it"),
+    ):
+        if wrong:
+            raise UsageError(f"{path}: {message}")
     return recipe
 
 

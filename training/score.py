@@ -15,6 +15,7 @@ import polars as pl
 from radlite_batch.archive import ArchiveSpec
 from radlite_batch.errors import UsageError
 from radlite_batch.job import Job, Output
+from radlite_batch.pack import load_pack
 from radlite_batch.run import run
 from radlite_batch.tasks.registry import TASKS
 from training.datasets.base import Sample, drawn
@@ -35,18 +36,23 @@ def score_pack(pack: str, prepared: Path, out: Path, say: Callable[[str], None],
     samples = _few(_held_out(prepared), limit)
     write_once(archives, samples, lambda folder: write_archive(samples, folder))
     known = {text_sha(sample) for sample in read_prepared(prepared, "train")}
+    routes = load_pack(pack).routes
     document = {}
     for folder in sorted(path.parent for path in archives.glob("*/labels.parquet")):
         labels, reports, runs = folder / "labels.parquet", folder / "reports.parquet", out / "runs" / folder.name
         output = Output(runs, shard_rows=SHARD_ROWS)
-        summary = run(Job(ArchiveSpec((str(reports),)), _labelled(labels), output, pack))
+        tasks = tuple(task for task in _labelled(labels) if task in routes)
+        if not tasks:
+            say(f"{folder.name}: pack {pack} has no model for its tasks")
+            continue
+        summary = run(Job(ArchiveSpec((str(reports),)), tasks, output, pack))
         if summary.state != "complete":
             return summary.exit_code
         scores, unseen = evaluate(runs, labels, reports), evaluate(runs, labels, reports, known)
         document[folder.name] = {"all": [asdict(s) for s in scores], "unseen": [asdict(s) for s in unseen]}
         say(f"{folder.name}")
         say("\n".join(score_lines(scores)))
-        if unseen[0].n < scores[0].n:
+        if unseen and unseen[0].n < scores[0].n:
             say("texts that are not in training, each once:\n" + "\n".join(score_lines(unseen)))
     (out / "scores.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 0

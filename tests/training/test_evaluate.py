@@ -219,8 +219,8 @@ def test_intervals_are_over_patients_where_they_are_named(stages: Path, tmp_path
     together, *_ = evaluate(stages, write(tmp_path, columns | {"patient_id": ["a"] * 4}))
     assert alone.value == together.value == 2 / 4 and alone.low < alone.high
     assert together.low == together.high == 2 / 4  # one patient: every resample is the sample
-    apart, *_ = evaluate(stages, write(tmp_path, columns | {"patient_id": [None] * 4}))
-    assert apart == alone
+    for nobody in (None, " "):
+        assert evaluate(stages, write(tmp_path, columns | {"patient_id": [nobody] * 4}))[0] == alone
 
 
 def test_texts_of_training_are_left_out_and_the_others_count_once(stages: Path, tmp_path: Path) -> None:
@@ -229,6 +229,7 @@ def test_texts_of_training_are_left_out_and_the_others_count_once(stages: Path, 
     }  # fmt: skip
     accuracy, *_ = evaluate(stages, write(tmp_path, columns), known={"y"})
     assert (accuracy.n, accuracy.value) == (2, 1 / 2)  # report 1 right, report 4 without an answer
+    assert evaluate(stages, write(tmp_path, columns), known={"x", "y", "z"}) == []
     gaps = columns | {"text_sha": ["x", "x", None, "z"]}
     with pytest.raises(UsageError, match="column 'text_sha' has gaps"):
         evaluate(stages, write(tmp_path, gaps), known={"y"})

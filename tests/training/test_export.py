@@ -1,6 +1,6 @@
 """A trained adapter in GGUF says in llama.cpp what it says in transformers: applied at run time, and merged."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +20,14 @@ from radlite_batch.engine.formats import file_sha256  # noqa: E402
 from radlite_batch.engine.llama import LlamaModel  # noqa: E402
 from radlite_batch.engine.merge import merge, read_adapter  # noqa: E402
 from radlite_batch.errors import PackError, UsageError  # noqa: E402
+from radlite_batch.pack import load_pack  # noqa: E402
 from radlite_batch.records import Decide, Decided, Prompt, Segment  # noqa: E402
 from training.begin import parameters_of  # noqa: E402
 from training.encode import Asked, Encoder, Row  # noqa: E402
-from training.export import export_checkpoints, lora_pairs  # noqa: E402
+from training.export import export_checkpoints, lora_pairs, pack_text  # noqa: E402
 from training.lora import CHECKPOINT, LOG, fit  # noqa: E402
 from training.model import Learner, load_base, probabilities  # noqa: E402
-from training.recipe import Lora, Schedule  # noqa: E402
+from training.recipe import BUILT_IN, Lora, Schedule, load_recipe  # noqa: E402
 
 LORA = Lora(rank=4, alpha=8)
 CUES = ("size.mm", "size.side")
@@ -213,6 +214,21 @@ def test_of_several_checkpoints_the_mean_is_exported(trained: Trained, tmp_path:
     for name, halves in alone.pairs.items():
         for found, half in zip(mean.pairs[name], halves, strict=True):
             assert found == pytest.approx(2 * half, rel=2e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in BUILT_IN.glob("*.toml")))
+def test_the_pack_of_every_recipe_loads_wherever_it_lies(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RADLITE_BASES", "/bases")
+    monkeypatch.chdir(tmp_path)
+    recipe, adapter, path = load_recipe(name), tmp_path / "a.gguf", tmp_path / "packs" / "p.toml"
+    adapter.touch()
+    path.parent.mkdir()
+    for base, wanted in ((recipe.base, recipe.base), ("models/x.gguf", str(tmp_path / "models" / "x.gguf"))):
+        path.write_text(pack_text(replace(recipe, base=base), "0" * 64, adapter), encoding="utf-8")
+        pack = load_pack(str(path))
+        assert pack.models[pack.routes["n_staging"]].base == wanted
 
 
 def test_what_cannot_be_exported_is_refused(trained: Trained, tmp_path: Path) -> None:

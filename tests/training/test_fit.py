@@ -114,7 +114,7 @@ def test_another_recipe_or_mix_takes_no_checkpoint_and_no_adapter(folder: Path, 
     best = torch.load(tmp_path / "out" / BEST, weights_only=True)
     del best["conditions"]
     torch.save(best, tmp_path / "out" / BEST)
-    with pytest.raises(UsageError, match="trained under another lora, base than"):
+    with pytest.raises(UsageError, match="trained under another lora, base, start than"):
         export(other, [tmp_path / "out"], tmp_path / "pack", None)
 
 
@@ -153,6 +153,26 @@ def test_an_evaluation_that_was_cut_short_is_made_again(
     scripted(monkeypatch, 0.4, 0.2, 0.1)
     fitted(folder, tmp_path)
     assert history(tmp_path) == [(1, 0.1), (2, 0.4), (3, 0.2), (4, 0.1)]
+
+
+def test_scores_of_a_run_that_was_killed_before_its_first_checkpoint_are_forgotten(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / DEVELOPMENT).write_text('{"step": 0, "mean": 0.9}\n')
+    (tmp_path / BEST).write_bytes(b"of another adapter")
+    scripted(monkeypatch, 0.3, 0.2, 0.1)
+    fitted(folder, tmp_path)
+    assert history(tmp_path) == [(1, 0.3), (2, 0.2), (3, 0.1)]
+    assert torch.load(tmp_path / BEST, weights_only=True)["step"] == 1
+
+
+def test_what_is_damaged_is_named(folder: Path, tmp_path: Path) -> None:
+    for name in (CHECKPOINT, BEST):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(UsageError, match=rf"{CHECKPOINT}: damaged"):
+        fitted(folder, tmp_path)
+    with pytest.raises(UsageError, match=rf"{BEST}: damaged"):
+        export(load_recipe(str(folder / "small.toml")), [tmp_path], tmp_path / "pack", None)
 
 
 def test_every_task_has_its_share_of_the_development_samples(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

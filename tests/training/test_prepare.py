@@ -88,6 +88,9 @@ def test_what_an_earlier_version_prepared_has_no_name(tmp_path: Path) -> None:
     (tmp_path / "prepare.json").write_text('{"seed": 0}')
     with pytest.raises(UsageError, match="an earlier version prepared it; prepare it again"):
         prepared_sha256(tmp_path)
+    (tmp_path / "prepare.json").write_text('{"seed')
+    with pytest.raises(UsageError, match=r"prepare\.json: damaged"):
+        prepared_sha256(tmp_path)
 
 
 def test_a_picture_is_drawn_where_it_can_be(mix: Mix, tmp_path: Path) -> None:

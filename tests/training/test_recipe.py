@@ -44,7 +44,7 @@ GIVES = {  # the tasks that a source's samples have targets of
     "n_staging": {"corpus", "composed", "openi", "tcga"},
     "m_staging": {"corpus", "composed", "openi", "tcga"},
     "radiology_ner": {"corpus", "composed", "negex", "radgraph", "radgraph2", "radgraph_xl"},
-    "temporal_comparison": {"corpus", "composed", "radgraph2", "ms_cxr_t"},
+    "temporal_comparison": {"corpus", "composed", "radgraph2"},
     "impression_generation": {"corpus", "composed", "openi", "mimic_cxr", "chexpert_plus", "merlin", "zhang2018"},
     "radiology_qa": {"corpus", "radrestruct", "medqa", "radialog", "llava_med"},
     "radiology_nli": {"corpus", "composed", "radnli", "ms_cxr_t"},
@@ -76,6 +76,9 @@ def test_every_task_has_a_source_that_is_drawn_from(name: str) -> None:
             ("[schedule]\nsteps = 1\n[sources]\ncorpus = 1", 'sources = "corpus"\n[schedule]\nsteps = 1'),
             "sources must be a table",
         ),
+        (('name = "x"', 'name = "a/b"'), "name must be of letters"),
+        (("[schedule]", "[lora]\ndropout = 1.0\n[schedule]"), "lora.dropout must be less than 1"),
+        (("steps = 1", "steps = 1\nclip = 0"), "schedule.clip must be more than 0"),
         (("corpus = 1", "corpus = 1\n[caps]\nradiology_qa = 2.5"), "caps.radiology_qa must be a whole number"),
     ],
 )

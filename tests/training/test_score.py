@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("datasets", reason="datasets is not installed; the training extra brings it")
 
 from radlite_batch.errors import RunChanged, UsageError
+from radlite_batch.pack import load_pack
 from training import score as scoring
 from training.datasets.base import Sample
 from training.datasets.mix import Mix
@@ -55,6 +56,23 @@ def test_the_test_part_of_a_source_is_scored_apart_and_nothing_is_an_error(tmp_p
         parts.clear()
         with pytest.raises(UsageError, match="mix: nothing is held out there"):
             score_pack("fake", tmp_path / "mix", tmp_path / "none", lambda line: None)
+
+
+def test_tasks_that_the_pack_does_not_serve_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "corpus" / "heldout").mkdir(parents=True)
+    (tmp_path / "corpus" / "train").mkdir()
+    (tmp_path / "corpus" / "train" / "a.jsonl").write_text(json.dumps({"id": "t", "text": "Node.", "n": "N1"}))
+    lines = [json.dumps({"id": str(i), "text": f"No nodes, {i}.", "n": "N0", "m": "M0"}) for i in range(3)]
+    (tmp_path / "corpus" / "heldout" / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    prepare(Mix({"corpus": tmp_path / "corpus"}), tmp_path / "mix")
+    fake = load_pack("fake").path.read_text(encoding="utf-8")
+    for task, said in (("m_staging", "corpus"), ("radiology_qa", "has no model for its tasks")):
+        (tmp_path / "some.toml").write_text(fake.partition("[routes]")[0] + f'[routes]\n{task} = "fake"\n')
+        lines = []
+        assert score_pack(str(tmp_path / "some.toml"), tmp_path / "mix", tmp_path / task, lines.append) == 0
+        assert said in lines[0]
+    scores = json.loads((tmp_path / "m_staging" / "scores.json").read_text())["corpus"]["all"]
+    assert {s["task"] for s in scores} == {"m_staging"}
 
 
 def test_a_limit_draws_the_same_reports_at_every_call(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_tempering_is_the_workers() -> None:
 
 def test_an_overconfident_model_is_put_right_on_samples_not_fitted_on() -> None:
     found = fit(TASKS["n_staging"], stages(3.0))
+    assert found is not None
     assert (found.samples, found.n, found.temperature) == (1500, 1500, pytest.approx(3, rel=0.1))
     assert found.ece_before[0] > 0.15 and found.nll_after < found.nll_before
     assert found.ece_after[0] < found.ece_if_calibrated[2] * 1.2 < found.ece_before[1]
@@ -73,6 +74,7 @@ def test_the_answers_of_each_source_are_judged_apart() -> None:
         sample = replace(row.sample, source="other", targets={"n_staging": {"stage": never}})
         wrong.append(replace(row, sample=sample))
     found = fit(TASKS["n_staging"], [*rows[:300], *wrong[300:]])
+    assert found is not None
     apart = found.sources
     assert [one.n for one in apart.values()] == [300, 300]
     assert apart["other"].ece_after[0] > apart["other"].ece_if_calibrated[2]
@@ -156,7 +158,9 @@ def test_the_model_is_asked_what_a_worker_asks() -> None:
 
 def test_a_pack_is_calibrated_and_the_temperatures_stand_in_its_file(tmp_path: Path) -> None:
     pack = load_pack("fake")
-    found = calibrate(pack, SAMPLES)
+    said: list[str] = []
+    found = calibrate(pack, SAMPLES, say=said.append)
+    assert said == ["m_staging: too few labels, left as it is"]
     assert [(one.task, one.samples, one.n) for one in found] == [
         ("rads_assignment", 24, 24), ("n_staging", 24, 24), ("abnormality_detection", 24, 48),
         ("radiology_nli", 24, 24),
@@ -181,6 +185,12 @@ def test_nothing_is_fitted_on_what_is_for_evaluation_only() -> None:
         calibrate(pack, held_out)
 
 
+def test_where_no_answer_can_be_judged_there_is_nothing_to_fit() -> None:
+    unknown = rads({"system": "PI-RADS"}, "PI-RADS", "4")
+    rows = [replace(unknown, sample=replace(unknown.sample, group=str(i))) for i in range(20)]
+    assert fit(TASKS["rads_assignment"], rows) is None
+
+
 def test_too_few_samples_and_written_answers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="too few labels"):
         calibrate(load_pack("fake"), SAMPLES[:1])
@@ -198,10 +208,11 @@ def test_too_few_samples_and_written_answers_are_refused(tmp_path: Path) -> None
     [
         ("# a\nname = 'x'\n", "# a\nname = 'x'\n\n[calibration]\nn_staging = 1.25\n"),
         (
-            "[calibration]  # fitted\n# on dev\nm_staging = 2.0\n\n# the model\n[models.a]\nbase = 'b'\n",
-            "[calibration]  # fitted\n# on dev\nn_staging = 1.25\n\n# the model\n[models.a]\nbase = 'b'\n",
+            "[calibration]  # fitted\n# on dev\nm_staging = 2.0\n\n# the model\n[models]\n",
+            "[calibration]  # fitted\n# on dev\nm_staging = 2.0\nn_staging = 1.25\n\n# the model\n[models]\n",
         ),
         ("[calibration]\n", "[calibration]\nn_staging = 1.25\n"),
+        ("[calibration]\nn_staging = 2.0\n", "[calibration]\nn_staging = 1.25\n"),
     ],
 )
 def test_the_table_is_replaced_or_added_and_all_else_stays(tmp_path: Path, before: str, after: str) -> None:

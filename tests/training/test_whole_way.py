@@ -88,6 +88,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         recipe.write_text(RECIPE.format(name=name, base=base), encoding="utf-8")
         mix, fitted, packs[name] = (folder / f"{name}-{part}" for part in ("mix", "fit", "pack"))
         call(train, "prepare", recipe, "--data", f"corpus={data}", "--output", mix)
+        assert not any(path.stat().st_mode & 0o077 for path in (mix, *mix.rglob("*")))  # it holds report text
         call(train, "fit", recipe, "--data", mix, "--output", fitted, "--processes", 1)
         call(train, "export", recipe, "--fit", fitted, "--output", packs[name], "--merged", "q8_0")
         assert len((fitted / "loss.jsonl").read_text().splitlines()) == 2

@@ -2,8 +2,9 @@
 
 Terms: labels of NCBI NegBio, US public domain; text commonly stated as CC BY-NC-ND 4.0.
 
-Codes name what is there. What they leave out may be denied, doubtful or not mentioned, and the target says so. A
-report whose text names no cancer stages nothing, so it stands for "none", NX and MX. Every fifth report is held out.
+Codes name what is there. What they leave out may be denied, doubtful or not mentioned, and the target says so; a code
+of an opacity beside the lung ("Opacity/retrocardiac") leaves lung opacity without a target. A report whose text names
+no cancer stages nothing, so it stands for "none", NX and MX. Every fifth report is held out.
 """
 
 import re
@@ -32,6 +33,7 @@ _CODES = {  # labels without a column, by the code or the beginning of it
     "fracture": ("Fractures, Bone",),
     "support_devices": ("Catheters, Indwelling", "Implanted Medical Device", "Medical Device", "Tube, Inserted"),
 }
+_PERHAPS = {"lung_opacity": ("Opacity", "Density")}  # codes that, of another place than the lung, may mean the label
 _FLAGS = {"0": False, "1": True}
 _CANCER = re.compile(r"malignan|cancer|carcinoma|metasta|tumou?r|neoplas|lymphoma", re.IGNORECASE)
 
@@ -82,4 +84,6 @@ def _flags(row: Record, codes: list[str]) -> dict[str, Any]:
     flags = {label: any([row.one_of(column, _FLAGS) for column in columns]) for label, columns in _COLUMNS.items()}
     flags |= {label: any(code.startswith(starts) for code in codes) for label, starts in _CODES.items()}
     normal = row.one_of("normal", _FLAGS)
-    return {label: flag(there) for label, there in flags.items()} | {"no_finding": "positive" if normal else "absent"}
+    unknown = {label for label, starts in _PERHAPS.items() if any(code.startswith(starts) for code in codes)}
+    known = {label: flag(there) for label, there in flags.items() if there or label not in unknown}
+    return known | {"no_finding": "positive" if normal else "absent"}

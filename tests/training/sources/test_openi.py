@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     reports = [
         row("1", "Small effusion.", "Effusion.", "Pleural Effusion/left;Infiltrate/lung", effusion="1"),
         row("5", "Lungs are clear.", "", "normal", normal="1"),
-        row("6", "", "Known lung cancer, a mass.", "Mass/lung;Fractures, Bone/rib", mass="1"),
+        row("6", "", "Known lung cancer, a mass.", "Mass/lung;Fractures, Bone/rib;Opacity/retrocardiac", mass="1"),
         row("7", "Clear.", "Normal.", "No Indexing"),
         row("8", "", ""),
     ]
@@ -49,6 +49,7 @@ def test_codes_and_columns_name_findings_and_leave_the_rest_open(folder: Path) -
     assert coded == [{"pleural_effusion", "lung_opacity"}, {"no_finding"}, {"lung_lesion", "fracture"}, set()]
     assert flags[0]["cardiomegaly"] == REST and flags[0]["no_finding"] == "absent"
     assert "enlarged_cardiomediastinum" not in flags[0]
+    assert flags[1]["lung_opacity"] == REST and "lung_opacity" not in flags[2]  # an opacity, maybe of the lung
     assert flags[3] == {}  # nobody indexed it
 
 
