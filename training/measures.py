@@ -24,6 +24,7 @@ from training.scoring import Allowed, Tally
 Answers = Mapping[str, Sequence[Any]]
 Key = tuple[str, str]  # a metric, and what it is about: a label, a system, a class, a share; "" for the whole task
 Gold = Sequence[Any]  # as reference.gold gives it
+TREATED = "LR-TR"  # the treatment responses of LI-RADS, a group of their own in the published figure
 _OBSERVATIONS = tuple(label for label in LABELS if label != NO_FINDING)
 
 
@@ -80,16 +81,22 @@ def _rads_measures(gold: Sequence[tuple[str, ...]]) -> dict[Key, Measure]:
         ("macro_f1", ""): Measure(partial(_of_column, scoring.macro_f1, gold, "label"), usual),
         ("system_accuracy", ""): Measure(partial(_of_column, scoring.accuracy, systems, "system"), usual),
     }
-    for system in dict.fromkeys(name for names in systems for name in names):
-        rows = np.array([names == (system,) for names in systems])
+    for group, rows in _rads_groups(gold, systems).items():
         within = [labels for labels, row in zip(gold, rows, strict=True) if row]
         if within:
-            tally = partial(_of_rows, scoring.accuracy, gold, "label", rows)
-            found["accuracy", system] = Measure(tally, {"label": scoring.majority(within)[:1] * len(gold)})
+            tally = partial(_of_rows, scoring.accuracy, gold, "label", np.array(rows))
+            found["accuracy", group] = Measure(tally, {"label": scoring.majority(within)[:1] * len(gold)})
     applies = any(system != NO_SYSTEM for names in systems for system in names)
     for name in rads_scores.CLASSES if applies else ():
         found["severity", name] = Measure(partial(_severity, gold, name), usual)
     return found
+
+
+def _rads_groups(gold: Sequence[tuple[str, ...]], systems: Sequence[tuple[str, ...]]) -> dict[str, list[bool]]:
+    """Which reports are of each system alone, and which of LI-RADS are treatment responses."""
+    named = dict.fromkeys(name for names in systems for name in names)
+    groups = {system: [names == (system,) for names in systems] for system in named}
+    return groups | {TREATED: [all(label.startswith("LI-RADS TR ") for label in labels) for labels in gold]}
 
 
 def systems_of(gold: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ as they are.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 
 from radlite_batch.archive import ArchiveSpec
+from radlite_batch.engine.open import ModelFile
 from radlite_batch.errors import UsageError
 from radlite_batch.job import Job, Output
 from radlite_batch.pack import Pack, load_pack
@@ -206,15 +207,17 @@ def _document(entrants: Sequence[Entrant], samples: Samples, mix: Document, limi
 def _pack(entrant: Entrant) -> Document:
     pack = entrant.pack
     files = {model: pack.prepare(model)[0] for model in sorted(set(pack.routes.values()))}
-    sizes = {
-        model: sum(path.stat().st_size for path in (file.path, file.adapter) if path is not None)
-        for model, file in files.items()
-    }
     return {
         "label": entrant.label, "group": entrant.group, "name": pack.name, "style": pack.style.name,
-        "about": pack.about, "licence": pack.licence,
-        "models": {model: {"sha256": file.sha256, "bytes": sizes[model]} for model, file in files.items()},
+        "about": pack.about, "licence": pack.licence, "bytes": _bytes(files.values()),
+        "models": {model: {"sha256": file.sha256} for model, file in files.items()},
     }  # fmt: skip
+
+
+def _bytes(files: Iterable[ModelFile]) -> int:
+    """On disk; a file that several models share counts once."""
+    paths = {path.resolve() for file in files for path in (file.path, file.adapter) if path is not None}
+    return sum(path.stat().st_size for path in paths)
 
 
 def _scores(entrant: Entrant, samples: Samples, out: Path) -> list[Document]:

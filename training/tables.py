@@ -9,6 +9,7 @@ from radlite_batch.tasks.rads_systems import SYSTEMS
 from radlite_batch.tasks.registry import TASKS
 from training.datasets.mix import GROUPS
 from training.datasets.registry import SOURCES
+from training.measures import TREATED
 from training.page import Cell, Table
 from training.rads_scores import BY_LINE, BY_RANK
 
@@ -17,6 +18,7 @@ Score = Mapping[str, Any]
 
 RADS, FEW_SHOT = "rads_assignment", "few_shot"
 SYSTEM_NAMES = tuple(system.name for system in SYSTEMS)
+RADS_GROUPS = (*SYSTEM_NAMES, TREATED)
 PUBLISHED = tomllib.loads((Path(__file__).parent / "published.toml").read_text(encoding="utf-8"))
 MODELS: tuple[str, ...] = tuple(PUBLISHED["models"])
 FOUR = tuple(f"{model} {group}" for group in ("zero-shot", "tuned") for model in MODELS)
@@ -169,7 +171,7 @@ def every_difference(document: Document) -> Table:
 
 
 def systems(packs: Packs) -> Table:
-    """Accuracy of each RADS system, and of the whole, beside both published sources."""
+    """Accuracy of each RADS system, and of treatment responses, beside both published sources."""
     readme, figure = (
         {row["system"]: row for row in PUBLISHED["systems"] if row["origin"] == origin}
         for origin in ("README", "figure")
@@ -179,7 +181,7 @@ def systems(packs: Packs) -> Table:
             name, *_scores(packs, RADS, "accuracy", name), *readme.get(name, {}).get("tuned", (None, None)),
             readme.get(name, {}).get("n"), *figure.get(name, {}).get("tuned", (None, None)),
         )
-        for name in (*SYSTEM_NAMES, "LR-TR")
+        for name in RADS_GROUPS
     ]  # fmt: skip
     origins = (*(f"{model} (README)" for model in MODELS), "n (README)", *(f"{model} (figure)" for model in MODELS))
     return Table("systems", "Accuracy of each RADS system", ("system", *_labels(packs), *_FACTS, *origins), rows)
@@ -203,7 +205,7 @@ def few_shot(packs: Packs, document: Document) -> Table:
 
 
 def shot_changes(document: Document) -> list[Score]:
-    """Three-shot less zero-shot accuracy, of all and of each system."""
+    """Three-shot less zero-shot accuracy, of all, of each system and of treatment responses."""
     return [row for row in document["paired"] if (row["archive"], row["metric"]) == (FEW_SHOT, "accuracy")]
 
 
@@ -224,7 +226,7 @@ def deployment(packs: Packs) -> Table:
     """Size and speed of what ran; the speed is that of the RADS run, inference alone, of one worker."""
     rows: list[Sequence[Cell]] = []
     for pack in packs:
-        gigabytes = sum(file["bytes"] for file in pack.document["models"].values()) / 1e9
+        gigabytes = pack.document["bytes"] / 1e9
         speed: Score = next((speed for speed in pack.document["speed"] if speed["archive"] == RADS), {})
         seconds = speed.get("seconds") or None
         accuracy = pack.score(RADS, "accuracy")

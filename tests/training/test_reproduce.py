@@ -1,6 +1,7 @@
 """From two packs and a prepared split to the published tables: the whole way, with models that need no weights."""
 
 import csv
+import hashlib
 import json
 import re
 from collections import Counter
@@ -11,20 +12,22 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
+from radlite_batch.engine.open import ModelFile
 from radlite_batch.errors import UsageError
+from radlite_batch.pack import load_pack
 from radlite_batch.results.summary import RunSummary
 from radlite_batch.run import run as run_job
 from radlite_batch.tasks.rads_systems import SYSTEMS
 from radlite_batch.tasks.registry import TASKS
-from training import figures, reproduce, tables
+from training import figures, report, reproduce, tables
 from training.cli import main
 from training.datasets.mix import GROUPS, Mix
 from training.datasets.picture import can_draw
-from training.evaluate import evaluate
+from training.evaluate import evaluate, score_lines
 from training.prepare import prepare, read_prepared
 
 needs_matplotlib = pytest.mark.skipif(not can_draw(), reason="matplotlib is not installed; the bench extra brings it")
-RADS = ("BI-RADS 4A", "TI-RADS 3", "PI-RADS 5", "LI-RADS 4")
+RADS = ("BI-RADS 4A", "TI-RADS 3", "PI-RADS 5", "LI-RADS TR Viable")
 INSTRUCT = """
 name = "{name}"
 about = "no model, asked in words"
@@ -130,6 +133,18 @@ def test_reports_to_which_no_system_applies_are_no_rads_samples(out: Path) -> No
     assert Counter(labels) == {label: 2 for label in RADS}
 
 
+def test_treatment_responses_are_a_group_and_part_of_their_system(out: Path) -> None:
+    of = {row["system"]: row for row in rows(out, "systems")}
+    assert of["LR-TR"]["n"] == of["LI-RADS"]["n"] == "2" and of["LR-TR"]["Qwen3-4B (figure)"] == "1.0"
+    assert of["LR-TR"]["A fake, tuned"] == of["LI-RADS"]["A fake, tuned"] != ""
+    for series in report._systems(tables.read_packs(document(out)))[:4]:
+        assert series.values["LR-TR"] == series.values["LI-RADS"]
+    assert "Ours count under LI-RADS too." in (out / "index.html").read_text()
+    labels = out / "archives" / "rads_assignment" / "labels.parquet"
+    lines = score_lines(evaluate(out / "runs" / "fake" / "rads_assignment", labels), details=True)
+    assert any(line.split()[1:4] == ["accuracy", "LR-TR", "2"] for line in lines)
+
+
 def test_the_sources_of_the_samples_are_counted(out: Path) -> None:
     counted = {(row["task"], row["source"], row["split"]): row["n"] for row in rows(out, "samples")}
     assert counted["radiology_nli", "radnli", "test"] == "3" and counted["radiology_nli", "corpus", "dev"] == "2"
@@ -192,6 +207,11 @@ def test_the_training_mix_is_counted(out: Path) -> None:
     assert mixed["BI-RADS"]["training samples"] == "2" and mixed["BI-RADS"]["published samples"] == "3124"
 
 
+def test_the_tokens_of_the_speed_are_all_that_go_through_the_model(out: Path) -> None:
+    page = (out / "index.html").read_text()
+    assert "those of the prompts, each once however many questions share it, and the written ones" in page
+
+
 def test_the_page_needs_nothing_beside_it_and_holds_no_report(out: Path) -> None:
     page = (out / "index.html").read_text()
     assert not re.search(r"<script|<link|<img|@import|url\((?!#)|src=", page)
@@ -250,6 +270,33 @@ def test_packs_are_told_apart(data: Path, words: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing prepared is here"):
         reproduce.reproduce(("fake", "fake"), tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_models_share_counts_once(tmp_path: Path) -> None:
+    for name, more in (("base", 1000), ("one", 10), ("two", 20)):
+        (tmp_path / f"{name}.gguf").write_bytes(b"GGUF" + bytes(more))
+    base, one, two = (tmp_path / f"{name}.gguf" for name in ("base", "one", "two"))
+    (tmp_path / "link.gguf").symlink_to(base)
+    pairs = ((base, one), (tmp_path / "link.gguf", two))
+    files = [ModelFile(adapter.stem, path, "", 64, (), adapter) for path, adapter in pairs]
+    assert reproduce._bytes([*files, ModelFile("fake", None, "", 64, ())]) == 1004 + 14 + 24
+    sha256 = hashlib.sha256(base.read_bytes()).hexdigest()
+    model = f'base = "base.gguf"\nsha256 = "{sha256}"\ncontext = 64\nconvert = false\n'
+    (tmp_path / "pack.toml").write_text(
+        'name = "twice"\nabout = ""\nlicence = ""\nstyle = "instruct"\n'
+        f'[models.one]\n{model}[models.two]\n{model}[routes]\nn_staging = "one"\nm_staging = "two"\n'
+    )
+    pack = reproduce._pack(reproduce.Entrant("A", "", "", load_pack(str(tmp_path / "pack.toml"))))
+    table = tables.deployment([tables.Measured(pack | {"scores": [], "speed": []})])
+    assert table.rows[0][table.head.index("GB on disk")] == 1004 / 1e9
+
+
+def test_a_low_speed_keeps_a_decimal() -> None:
+    accuracy = {"archive": "rads_assignment", "source": "", "metric": "accuracy", "of": "", "value": 0.5, "n": 7}
+    speed = {"archive": "rads_assignment", "rows": 7, "seconds": 2.0, "computed": 2468}
+    pack = tables.Measured({"label": "ours", "bytes": 10**9, "scores": [accuracy], "speed": [speed]})
+    labels = {point.label.partition("\n")[2] for point in report._points([pack])}
+    assert labels == {"1,234 tokens/s", "7.7 tokens/s", "4.4 tokens/s", ""}
 
 
 def test_the_ensemble_takes_the_better_of_the_two() -> None:
