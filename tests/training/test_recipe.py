@@ -44,7 +44,7 @@ GIVES = {  # the tasks that a source's samples have targets of
     "n_staging": {"corpus", "composed", "openi", "tcga"},
     "m_staging": {"corpus", "composed", "openi", "tcga"},
     "radiology_ner": {"corpus", "composed", "negex", "radgraph", "radgraph2", "radgraph_xl"},
-    "temporal_comparison": {"corpus", "composed", "radgraph2"},
+    "temporal_comparison": {"corpus", "composed", "radgraph2", "ms_cxr_t"},
     "impression_generation": {"corpus", "composed", "openi", "mimic_cxr", "chexpert_plus", "merlin", "zhang2018"},
     "radiology_qa": {"corpus", "radrestruct", "medqa", "radialog", "llava_med"},
     "radiology_nli": {"corpus", "composed", "radnli", "ms_cxr_t"},

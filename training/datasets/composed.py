@@ -31,7 +31,10 @@ _NUMBER = re.compile(r"(\d+)(?:\.(\d+))?-(\d+)(?:\.(\d+))?")
 
 def read(folder: Path) -> Iterator[Sample]:
     """Recombined reports of the banks in folder/phrases, all "train". Raises ArchiveError naming a bank's fault."""
-    for path in sorted((folder / "phrases").glob("*.toml")):
+    banks = sorted((folder / "phrases").glob("*.toml"))
+    if not banks:
+        raise ArchiveError(f"{folder}: no phrases/*.toml is here")
+    for path in banks:
         try:
             bank = tomllib.loads(path.read_text(encoding="utf-8"))
             findings = bank.get("finding")

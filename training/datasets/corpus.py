@@ -31,7 +31,11 @@ Spans = list[list[Any]]  # [start, end, label]
 
 
 def read(folder: Path) -> Iterator[Sample]:
-    """Records of folder/train, folder/heldout ("dev") and folder/test. Raises ArchiveError naming file and line."""
+    """Records of folder/train, folder/heldout ("dev") and folder/test; the last two may be missing.
+
+    Raises ArchiveError naming file and line."""
+    if not any((folder / "train").glob("*.jsonl")):
+        raise ArchiveError(f"{folder}: no train/*.jsonl is here")
     for part, split in (("train", "train"), ("heldout", "dev"), ("test", "test")):
         for path in sorted((folder / part).glob("*.jsonl")):
             try:

@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ SPLITS = {
 }  # fmt: skip
 
 csv.field_size_limit(sys.maxsize)
+_WRITER = json.JSONEncoder(ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Record:
         value = self.values[name]
         if not isinstance(value, kind):
             raise ArchiveError(f"{self.where}: field {name!r} is no {kind.__name__}")
+        if not _is_unicode(value):
+            raise ArchiveError(f"{self.where}: field {name!r} is not valid Unicode")
         return value
 
     def text(self, name: str) -> str:
@@ -69,14 +73,23 @@ def present(folder: Path, names: Collection[str]) -> list[Path]:
 def rows(path: Path, columns: Sequence[str], delimiter: str = ",", quoting: bool = True) -> Iterator[Record]:
     """The rows of a table with a header, counted from 1; these columns must be there."""
     with _opened(path) as file:
-        reader = csv.DictReader(file, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
-            raise ArchiveError(f"{path}: no column {missing[0]!r}")
-        for number, values in enumerate(reader, 1):
-            if None in values or None in values.values():
-                raise ArchiveError(f"{path}: row {number} has more or fewer fields than the header")
-            yield Record(f"{path}: row {number}", values)
+        # Unless strict, a quote that is not closed takes all rows after it into its field.
+        reader = csv.DictReader(
+            file, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE, strict=True
+        )
+        place = "header"
+        try:
+            missing = [column for column in columns if column not in (reader.fieldnames or ())]
+            if missing:
+                raise ArchiveError(f"{path}: no column {missing[0]!r}")
+            place = "row 1"
+            for number, values in enumerate(reader, 1):
+                if None in values or None in values.values():
+                    raise ArchiveError(f"{path}: {place} has more or fewer fields than the header")
+                yield Record(f"{path}: {place}", values)
+                place = f"row {number + 1}"
+        except csv.Error:
+            raise ArchiveError(f"{path}: {place}: a quote is not closed, or one inside is not doubled") from None
 
 
 def json_lines(path: Path) -> Iterator[Record]:
@@ -84,17 +97,14 @@ def json_lines(path: Path) -> Iterator[Record]:
     with _opened(path) as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                try:
-                    value = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ArchiveError(f"{path}: line {number}: no JSON ({error.msg})") from None
-                yield record(f"{path}: line {number}", value)
+                where = f"{path}: line {number}"
+                yield record(where, _parsed(where, line))
 
 
 def json_file(path: Path, kind: type[T]) -> T:
     """A whole JSON file, an object or a list."""
     with _opened(path) as file:
-        document = json.load(file)
+        document = _parsed(str(path), file.read())
     if not isinstance(document, kind):
         raise ArchiveError(f"{path}: no JSON {kind.__name__}")
     return document
@@ -104,6 +114,24 @@ def record(where: str, value: Any) -> Record:
     if not isinstance(value, dict):
         raise ArchiveError(f"{where} is no JSON object")
     return Record(where, value)
+
+
+def _parsed(where: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ArchiveError(f"{where}: no JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number too long, brackets too deep
+        raise ArchiveError(f"{where}: not readable ({type(error).__name__})") from None
+
+
+def _is_unicode(value: Any) -> bool:
+    """Whether all of a field can be written: an escape of JSON may name half a character."""
+    try:
+        _WRITER.encode(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextmanager
@@ -116,7 +144,5 @@ def _opened(path: Path) -> Iterator[TextIO]:
         raise ArchiveError(f"{path}: no such file") from None
     except UnicodeDecodeError:
         raise ArchiveError(f"{path}: not UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ArchiveError(f"{path}: no JSON ({error.msg})") from None
-    except (csv.Error, OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ArchiveError(f"{path}: not readable ({type(error).__name__})") from None

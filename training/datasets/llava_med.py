@@ -3,7 +3,8 @@
 Terms: CC BY-NC 4.0.
 
 The caption is the text, each human turn a question, the turn after it the answer. Only figures of radiology are read:
-chest radiographs, CT and MR.
+chest radiographs, CT and MR. A figure is named <article>_<figure>, and the figures of an article stay together: they
+show the same patients, and their captions repeat each other.
 """
 
 from collections.abc import Iterator
@@ -29,9 +30,10 @@ def read(folder: Path) -> Iterator[Sample]:
     for number, value in enumerate(json_file(path, list), 1):
         item = record(f"{path}: item {number}", value)
         figure = item.text("id")
+        group = f"llava_med:{figure.partition('_')[0]}"
         for turn, (question, answer) in enumerate(_questions(item) if figure in captions else (), 1):
             fields, targets = {"question": question}, {"radiology_qa": {"answer": answer}}
-            yield Sample("llava_med", f"{number}:{turn}", f"llava_med:{figure}", captions[figure], fields, targets)
+            yield Sample("llava_med", f"{number}:{turn}", group, captions[figure], fields, targets)
 
 
 def _captions(folder: Path) -> Iterator[tuple[str, str]]:

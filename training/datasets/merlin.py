@@ -7,8 +7,10 @@ table saved as reports_final.csv. A report without an impression gives no sample
 """
 
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 from radlite_batch.errors import ArchiveError
@@ -33,14 +35,7 @@ def read(folder: Path) -> Iterator[Sample]:
 
 
 def _sheet(path: Path) -> Iterator[Record]:
-    try:
-        from openpyxl import load_workbook
-    except ImportError:
-        raise ArchiveError(f"{path}: reading it needs openpyxl; or save it as {FILES[0]}") from None
-    try:
-        table = load_workbook(path, read_only=True).active.iter_rows(values_only=True)
-    except (BadZipFile, KeyError, OSError):
-        raise ArchiveError(f"{path}: no Excel workbook") from None
+    table = _cells(path)
     header = [str(name) for name in next(table, ())]
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
@@ -48,3 +43,16 @@ def _sheet(path: Path) -> Iterator[Record]:
     for number, cells in enumerate(table, 1):
         texts = ("" if cell is None else str(cell) for cell in cells)
         yield Record(f"{path}: row {number}", dict(zip(header, texts, strict=False)))
+
+
+def _cells(path: Path) -> Iterator[tuple[Any, ...]]:
+    """The rows of the workbook's active sheet. Raises ArchiveError."""
+    try:
+        from openpyxl import load_workbook
+    except ImportError:
+        raise ArchiveError(f"{path}: reading it needs openpyxl; or save it as {FILES[0]}") from None
+    try:
+        yield from load_workbook(path, read_only=True).active.iter_rows(values_only=True)
+    # Rows are read as they are asked for. SyntaxError: what XML parsers raise; AttributeError: no sheet of cells.
+    except (BadZipFile, KeyError, ValueError, AttributeError, SyntaxError, OSError, EOFError, zlib.error) as error:
+        raise ArchiveError(f"{path}: no Excel workbook ({type(error).__name__})") from None

@@ -2,9 +2,10 @@
 
 Terms: PhysioNet credentialed health data licence 1.5.0. Needs the sectioned reports of MIMIC-CXR beside it.
 
-Its authors made it to be tested on, so all of it is `test`. A change says nothing of where the report tells it: it is
-laid on the first place that names the finding, other changes are not known (`labelled_only`), and a report that does
-not name the finding has no sample. Of the pairs a paraphrase is an entailment.
+Its authors made it to be tested on, so all of it is `test`, and its patients are kept out of training. A change says
+nothing of where the report tells it: it is laid on the first place that names the finding, other changes are not known
+(`labelled_only`; no score is over such spans yet), and a report that does not name the finding has no sample. Of the
+pairs a paraphrase is an entailment.
 """
 
 from collections.abc import Iterator

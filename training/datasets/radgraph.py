@@ -6,6 +6,7 @@ Two forms, by the file's suffix. `.json`: reports by path, `text` with a blank b
 indices of their first and last token; a report marked by two people counts as the first marked it. `.jsonl` (DyGIE):
 `sentences` of tokens, `ner` as [first, last, label], `relations` as [first, last, first, last, type]. A change of
 RadGraph2 stands at the finding that it modifies, or else at the word that says it, and has no label among the entities.
+A device that lies elsewhere than before is left out: none of the five changes says so.
 
 Of RadGraph the three files marked by people are read. The files of the other two are not known by name: whatever is in
 their folder is read, so it should hold what people marked and no model's output.
@@ -24,8 +25,9 @@ from training.datasets.files import SPLITS, Record, json_file, json_lines, prese
 _CHANGES = {
     "CON-AP": "new", "DEV-AP": "new", "AP": "new", "CON-RES": "resolved", "DEV-DISA": "resolved", "DISA": "resolved",
     "WOR": "worsened", "CON-WOR": "worsened", "IMP": "improved", "CON-IMP": "improved",
-    "NC": "unchanged", "DEV-PLACE": "unchanged", "DISP": "unchanged",
+    "NC": "unchanged",
 }  # fmt: skip
+_MOVED = ("CHAN-DEV-PLACE", "CHAN-DISP")  # DISP: the older name
 _STATUS = {
     "DP": "observation_present", "definitely present": "observation_present",
     "DA": "observation_absent", "definitely absent": "observation_absent",
@@ -134,6 +136,8 @@ def _targets(report: Record, tokens: Sequence[str], found: list[Entity], with_ch
     entities: dict[tuple[int, int], str] = {}
     changes: dict[tuple[int, int], str] = {}
     for entity in found:
+        if entity.label in _MOVED:
+            continue
         kind, meaning = _meaning(report, entity.label)
         if kind == "change":
             changes.setdefault(span(*(entity.modified or (entity.first, entity.last))), meaning)

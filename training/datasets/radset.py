@@ -71,17 +71,32 @@ def without_score(text: str, system: str) -> str:
     return re.sub(r"[ \t]+(?=[ \t.,;\n])", "", stripped).strip()
 
 
+# What a category may be of, where a report prints several: a side, a numbered lesion, a site of NI-RADS.
+_PLACE = (
+    r"(?:(?:for\s+)?(?:the\s+)?(?:right|left)\b(?:[\s-]+(?:breast|lobe|ovary|adnexa|side|nodule|lesion|mass)\b)*"
+    r"|(?:for\s+)?(?:lesion|nodule|mass|observation)\s*#?\d+(?=\s*[:=)])|(?:primary|neck)(?:\s+(?:site|nodes?))?\b)"
+)
 # What may stand between the name and the category, and after it.
 _BETWEEN = (
-    r"(?:[\s:=,(\[#*®\u2010-\u2015-]|v(?:er(?:sion)?)?\.?\s*\d[\d.]*(?![\d.])|\d\.\d(?!\d)|20\d\d"
-    r"|(?:category|cat|score|assessment|final|overall|classification|primary|neck|site|nodes?|tr|ct|mri?|us|is|of)\b)*"
+    r"(?:[\s:=,(\[#*®\u2122\u2010-\u2015-]|v(?:er(?:sion)?)?\.?\s*\d[\d.]*(?![\d.])|\d\.\d(?!\d)|20\d\d"
+    r"|(?:category|cat|score|assessment|final|overall|classification|risk|stratification|suspicion|site|nodes?"
+    rf"|tr|ct|mri?|us|is|of)\b|{_PLACE}\)?|\)(?=\s*[:=]))*"
 )
+# Not a level of nodes of the neck.
+_LEVEL = rf"(?:(?:level|grade)\b{_BETWEEN})?"
 _AFTER = {
     "CAD-RADS": r"(?:[\s/,]+(?:p\d|hrp|i(?:\+/-|[+±-])|[esgvn])(?![a-z0-9]))*",
     "Lung-RADS": r"(?:[\s/,-]*s\b)?",
     "NI-RADS": r"(?:[\s,;]*(?:and\s+)?(?://?\s*)?(?:neck(?: nodes?)?|nodes?|n)?[\s:-]*{0})?",
 }
 _OF_FIVE = r"(?:\s*/\s*\d\b)?"
+# The categories of further places. Without a colon nothing but a sign may follow: "left 2 cysts" are findings.
+_FURTHER = (
+    rf"(?:(?:\s*\({_PLACE}\))?(?:\s*[,;/]\s*(?:and\s+)?|\s+and\s+)(?:{{0}}\s*\({_PLACE}\)"
+    rf"|\(?{_PLACE}\)?(?:\s*[:=]\s*{{0}}{_OF_FIVE}|\s+{{0}}(?=[^\S\n]*(?:[.,;)\n]|$)))))*"
+)
+# A number of these is a size and no category.
+_UNIT = r"(?:\.\d+)?(?:\s*[x×]\s*\d+(?:\.\d+)?)*\s*(?:[cm]m\b|%)"
 
 
 @cache
@@ -92,11 +107,10 @@ def _printed(system: str) -> re.Pattern[str]:
     if system == "LI-RADS":
         name = rf"(?:{name}(?:[\s-]*treatment response)?|us-(?=\d))"
     end = r"(?=s?(?![a-z0-9]))" if system == "Lung-RADS" else r"(?![a-z0-9])"
-    category = _any_of(text for c in rads.categories for text in (c.name, *c.spellings)) + end
-    before = r"(?:p(?=\d))?" if system == "NI-RADS" else ""
-    after = (
-        _AFTER.get(system, _OF_FIVE).replace("{0}", category) + rf"(?:\s*\((?:(?:sub)?category)?[\s:]*{category}\))?"
-    )
+    category = _any_of(text for c in rads.categories for text in (c.name, *c.spellings)) + rf"{end}(?!{_UNIT})"
+    before = r"(?:p(?=\d))?" if system == "NI-RADS" else _LEVEL
+    after = rf"{_AFTER.get(system, _OF_FIVE)}(?:\s*\((?:(?:sub)?category)?[\s:]*{{0}}\))?{_FURTHER}"
+    after = after.replace("{0}", category)
     led = rf"(?:(?:{name}{_BETWEEN})+{before}|category[\s:]*)"
     return re.compile(rf"(?<![a-z0-9]){led}{category}{after}\)?", re.IGNORECASE)
 
@@ -114,4 +128,7 @@ def _text(path: Path) -> str:
         from pypdf import PdfReader
     except ImportError:
         raise ArchiveError(f"{path}: reading it needs pypdf; or lay {path.stem}.txt beside it") from None
-    return "\n".join(page.extract_text() for page in PdfReader(path).pages)
+    try:
+        return "\n".join(page.extract_text() for page in PdfReader(path).pages)
+    except Exception as error:  # a damaged file has pypdf raise errors of its own and of Python
+        raise ArchiveError(f"{path}: not readable ({type(error).__name__})") from None

@@ -1,6 +1,8 @@
 """Files are read plain or gzipped, and a complaint names the file, the record and the field, never a value."""
 
 import gzip
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from written import lines, table
 from radlite_batch.errors import ArchiveError
 from training.datasets.base import digest, drawn, flag
 from training.datasets.files import Record, find, json_file, json_lines, present, rows
+from training.datasets.registry import SOURCES
 
 SECRET = "Small left effusion."
 
@@ -50,11 +53,38 @@ def test_a_row_of_another_length_is_named(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        (f'id,text\n0,x\n1,"{SECRET}\n2,y\n', "row 2"),
+        (f'id,text\n0,"{SECRET}" y\n', "row 1"),
+        ('id,"text\n0,x\n', "header"),
+    ],
+)
+def test_a_quote_that_is_not_closed_is_named(tmp_path: Path, content: str, place: str) -> None:
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(ArchiveError, match=rf"a\.csv: {place}: a quote is not closed") as error:
+        list(rows(tmp_path / "a.csv", ("id", "text")))
+    complaint(error)
+
+
+def test_half_a_character_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(r'{"text": "\ud83e\udec1", "half": "\ud800", "deep": [{"a": "\udfff"}]}')
+    (line,) = json_lines(tmp_path / "a.jsonl")
+    assert line.text("text") == "\U0001fac1"
+    with pytest.raises(ArchiveError, match=r"a\.jsonl: line 1: field 'half' is not valid Unicode"):
+        line.text("half")
+    with pytest.raises(ArchiveError, match="field 'deep' is not valid Unicode"):
+        line.of("deep", list)
+
+
+@pytest.mark.parametrize(
     ("content", "said"),
     [
         (b"{}\n{broken", "line 2: no JSON"),
         (b"\xff\xfe", "not UTF-8"),
         (f'["{SECRET}"]'.encode(), "line 1 is no JSON object"),
+        (b"{}\n" + b"[" * 100_000, r"line 2: not readable \(RecursionError\)"),
+        (b"1" * 5000, r"line 1: not readable \(ValueError\)"),
     ],
 )
 def test_lines_that_are_no_objects_are_named(tmp_path: Path, content: bytes, said: str) -> None:
@@ -68,10 +98,17 @@ def test_a_document_of_another_kind_is_named(tmp_path: Path) -> None:
     lines(tmp_path / "a.json", [[SECRET]])
     with pytest.raises(ArchiveError, match=r"a\.json: no JSON dict"):
         json_file(tmp_path / "a.json", dict)
+    (tmp_path / "a.json").write_text('{"a": ' * 100_000)
+    with pytest.raises(ArchiveError, match=r"a\.json: not readable \(RecursionError\)"):
+        json_file(tmp_path / "a.json", dict)
+    (tmp_path / "a.json").write_text("{broken")
+    with pytest.raises(ArchiveError, match=r"a\.json: no JSON \("):
+        json_file(tmp_path / "a.json", dict)
 
 
-def test_a_truncated_gzip_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"id\n" + bytes(range(48, 58)) * 400)[:-9])
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:10] + b"\xff" * 20 + data[30:]])
+def test_a_damaged_gzip_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    (tmp_path / "a.csv.gz").write_bytes(damage(gzip.compress(b"id\n" + bytes(range(48, 58)) * 400)))
     with pytest.raises(ArchiveError, match=r"a\.csv\.gz: not readable"):
         list(rows(tmp_path / "a.csv.gz", ("id",)))
 
@@ -88,6 +125,12 @@ def test_fields_are_of_their_kind_or_named() -> None:
     with pytest.raises(ArchiveError, match="field 'text' is none of 'N0', 'N1'") as error:
         record.one_of("text", {"N0": 0, "N1": 1})
     complaint(error)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_folder_without_the_files_of_a_source_is_named(tmp_path: Path, source: str) -> None:
+    with pytest.raises(ArchiveError, match=re.escape(str(tmp_path))):
+        list(SOURCES[source].read(tmp_path))
 
 
 def test_what_codes_leave_out_may_be_any_state_but_positive() -> None:

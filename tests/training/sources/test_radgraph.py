@@ -69,13 +69,22 @@ def test_changes_stand_at_what_they_modify(tmp_path: Path) -> None:
     ("label", "change"),
     [
         ("CHAN-CON-AP", "new"), ("CHAN-DEV-AP", "new"), ("CHAN-CON-RES", "resolved"), ("CHAN-IMP", "improved"),
-        ("CHAN-DEV-PLACE", "unchanged"), ("CHAN-AP", "new"), ("CHAN-DISA", "resolved"), ("CHAN-DISP", "unchanged"),
+        ("CHAN-AP", "new"), ("CHAN-DISA", "resolved"), ("CHAN-NC", "unchanged"), ("CHAN-WOR", "worsened"),
     ],
 )  # fmt: skip
 def test_every_class_of_change_has_a_meaning(tmp_path: Path, label: str, change: str) -> None:
     document(tmp_path / "dev.json", {"r1": report("Word", e1=entity(0, label))})
     (sample,) = radgraph.read_radgraph2(tmp_path)
     assert marked(sample, "temporal_comparison", "changes") == [("Word", change)]
+
+
+@pytest.mark.parametrize("label", ["CHAN-DEV-PLACE", "CHAN-DISP"])
+def test_a_device_that_was_moved_is_none_of_the_changes(tmp_path: Path, label: str) -> None:
+    marks = {"e1": entity(1, label, ["modify", "2"]), "e2": entity(0, "OBS-DP")}
+    document(tmp_path / "dev.json", {"r1": report("Tube advanced", **marks)})
+    (sample,) = radgraph.read_radgraph2(tmp_path)
+    assert sample.targets["temporal_comparison"] == {"changes": []}
+    assert marked(sample, "radiology_ner", "entities") == [("Tube", "observation_present")]
 
 
 def test_radgraph_xl_reads_the_lines_of_dygie(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """RXL-RADSet: labels as its metadata spell them, and reports that no longer print them."""
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from written import table
@@ -64,6 +66,31 @@ def test_reports_are_read_with_or_without_their_score(tmp_path: Path) -> None:
         ("O-RADS", "O-RADS MRI score 5", ""),
         ("GB-RADS", "GB-RADS 4 wall, 12 mm", "wall, 12 mm"),
         ("VI-RADS", "VI-RADS was applied to 4 lesions.", "VI-RADS was applied to 4 lesions."),
+        ("TI-RADS", "TI-RADS level 4", ""),
+        ("TI-RADS", "TI-RADS grade 4.", ""),
+        ("TI-RADS", "TI-RADS level of suspicion: 4, 9 mm", "9 mm"),
+        ("O-RADS", "O-RADS MRI risk score 4", ""),
+        ("O-RADS", "O-RADS risk stratification: 3", ""),
+        ("BI-RADS", "BI-RADS right breast: 4A", ""),
+        ("BI-RADS", "BI-RADS (right): 4A, BI-RADS (left): 2", ""),
+        ("BI-RADS", "BI-RADS right breast 4A and left breast 2. Mass.", "Mass."),
+        ("BI-RADS", "Mass (BI-RADS (right): 4A), BI-RADS 4A, left 2 cysts", "Mass, left 2 cysts"),
+        ("BI-RADS", "Data System (BI-RADS): 4A.", "Data System."),
+        ("CAD-RADS", "CAD-RADS™ 3", ""),
+        ("PI-RADS", "PIRADS lesion 1: 4, lesion 2: 3", ""),
+        ("PI-RADS", "PI-RADS for lesion 1: 4/5; lesion 2: 3/5. Apex.", "Apex."),
+        ("PI-RADS", "PI-RADS (v2.1): 4", ""),
+        ("NI-RADS", "NI-RADS 2a (primary) and 1 (neck)", ""),
+        ("NI-RADS", "NI-RADS 2a (primary). Level 2 node 14 mm", "(primary). Level 2 node 14 mm"),
+        ("NI-RADS", "NI-RADS, neck: level 2 node 14 mm", "NI-RADS, neck: level 2 node 14 mm"),
+        ("TI-RADS", "TI-RADS 4. Level 2 node 14 mm", "Level 2 node 14 mm"),
+        ("TI-RADS", "TI-RADS\nRight lobe: 5 x 4 mm nodule", "TI-RADS\nRight lobe: 5 x 4 mm nodule"),
+        ("PI-RADS", "PI-RADS lesion 1: 14 mm", "PI-RADS lesion 1: 14 mm"),
+        (
+            "BI-RADS",
+            "BI-RADS is not applicable to the right breast with 2 cysts",
+            "BI-RADS is not applicable to the right breast with 2 cysts",
+        ),
     ],
 )
 def test_the_printed_category_goes_and_the_findings_stay(system: str, printed: str, left: str) -> None:
@@ -98,6 +125,20 @@ def test_a_pdf_that_cannot_be_read_asks_for_its_text(tmp_path: Path) -> None:
     metadata(tmp_path, ("R021_T_US", "4"))
     (tmp_path / "R021_T_US.pdf").write_bytes(b"%PDF-1.4")
     with pytest.raises(ArchiveError, match=r"needs pypdf; or lay R021_T_US\.txt beside it"):
+        list(radset.read(tmp_path))
+
+
+def test_a_pdf_that_is_damaged_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class PdfReadError(Exception):
+        """As pypdf has it."""
+
+    def damaged(path: Path) -> None:
+        raise PdfReadError("EOF marker not found")
+
+    monkeypatch.setitem(sys.modules, "pypdf", SimpleNamespace(PdfReader=damaged))
+    metadata(tmp_path, ("R021_T_US", "4"))
+    (tmp_path / "R021_T_US.pdf").write_bytes(b"%PDF-1.4")
+    with pytest.raises(ArchiveError, match=r"R021_T_US\.pdf: not readable \(PdfReadError\)"):
         list(radset.read(tmp_path))
 
 

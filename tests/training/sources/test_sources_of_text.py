@@ -1,6 +1,7 @@
 """TCGA, NegEx, MedQA, CT-RATE, Merlin, LLaVA-Med and Zhang 2018 in their own formats, invented."""
 
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from written import document, lines, table
@@ -190,6 +191,19 @@ def test_merlin_reads_its_workbook(tmp_path: Path) -> None:
     assert [from_book] == list(merlin.read(tmp_path))
 
 
+@pytest.mark.parametrize(("sheet", "error"), [(b"<worksheet><sheetData><row", "ParseError"), (None, "AttributeError")])
+def test_merlin_names_a_damaged_workbook(tmp_path: Path, sheet: bytes | None, error: str) -> None:
+    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl is not installed")
+    openpyxl.Workbook().save(tmp_path / "whole.xlsx")
+    with ZipFile(tmp_path / "whole.xlsx") as whole, ZipFile(tmp_path / "reports_final.xlsx", "w") as damaged:
+        for name in whole.namelist():
+            content = sheet if name == "xl/worksheets/sheet1.xml" else whole.read(name)
+            if content is not None:
+                damaged.writestr(name, content)
+    with pytest.raises(ArchiveError, match=rf"reports_final\.xlsx: no Excel workbook \({error}\)"):
+        list(merlin.read(tmp_path))
+
+
 def test_merlin_names_a_split_that_is_none(tmp_path: Path) -> None:
     table(tmp_path / "reports_final.csv", [MERLIN[0] | {"Split": "other"}])
     with pytest.raises(ArchiveError, match=r"reports_final\.csv: row 1: field 'Split' is none of"):
@@ -199,7 +213,10 @@ def test_merlin_names_a_split_that_is_none(tmp_path: Path) -> None:
 def llava_folder(folder: Path) -> None:
     flags = {"chest_xray": False, "mri": False, "histology": False, "gross": False, "ct_scan": False}
     figures = {
-        "ct": [{"pair_id": "1_F1", "fig_caption": "CT with a cyst.", "domain": flags | {"ct_scan": True}}],
+        "ct": [
+            {"pair_id": f"1_F{i}", "fig_caption": "CT with a cyst.", "domain": flags | {"ct_scan": True}}
+            for i in (1, 2)
+        ],
         "histology": [{"pair_id": "2_F1", "fig_caption": "Cells.", "domain": flags | {"histology": True}}],
     }
     document(folder / llava_med.CAPTIONS, figures)
@@ -218,7 +235,15 @@ def test_llava_med_asks_of_captions_of_radiology(tmp_path: Path) -> None:
     assert [(s.fields["question"], s.targets["radiology_qa"]["answer"]) for s in samples] == [
         ("What is it?", "A cyst."), ("Where?", "In the liver."),
     ]  # fmt: skip
-    assert {(s.text, s.group) for s in samples} == {("CT with a cyst.", "llava_med:1_F1")}
+    assert {s.text for s in samples} == {"CT with a cyst."}
+
+
+def test_llava_med_keeps_the_figures_of_an_article_together(tmp_path: Path) -> None:
+    llava_folder(tmp_path)
+    talk = turns(("human", "What is it?"), ("gpt", "A cyst."))
+    items = [{"id": figure, "conversations": talk} for figure in ("1_F1", "1_F2")]
+    document(tmp_path / "llava_med_instruct_10k.json", items)
+    assert [s.group for s in llava_med.read(tmp_path)] == ["llava_med:1", "llava_med:1"]
 
 
 def test_llava_med_names_an_unknown_speaker(tmp_path: Path) -> None:
