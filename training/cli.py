@@ -23,7 +23,6 @@ def main() -> None:
     \b
     Exit codes: 0 done; 1 fatal; 2 bad usage or input.
     """
-    os.umask(0o077)  # mixes and archives hold report text
 
 
 @main.command("evaluate")
@@ -116,6 +115,7 @@ def prepare_command(recipe: str, data: tuple[str, ...], output: Path) -> None:
     from training.prepare import prepare, summary_lines
     from training.recipe import load_recipe, mix_of
 
+    _keep_private()
     for line in summary_lines(prepare(mix_of(load_recipe(recipe), data), output)):
         click.echo(line)
 
@@ -194,6 +194,7 @@ def reproduce_command(packs: tuple[str, str], data: Path, output: Path, **option
     """
     from training.reproduce import reproduce
 
+    _keep_private()
     sys.exit(reproduce(packs, data, output, **options, say=click.echo))
 
 
@@ -210,7 +211,13 @@ def score_command(pack: str, prepared: Path, output: Path, limit: int | None) ->
     """
     from training.score import score_pack
 
+    _keep_private()
     sys.exit(score_pack(pack, prepared, output, click.echo, limit))
+
+
+def _keep_private() -> None:
+    """For commands that write report text; an adapter or a pack holds none, and other users run it."""
+    os.umask(0o077)
 
 
 main.add_command(completion_command("radlite-train"))

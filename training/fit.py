@@ -53,10 +53,8 @@ def fit(
     not, RunChanged for a checkpoint of another recipe, base, mix or begin_with."""
     base, sha256 = recipe.base_file()
     known = conditions(recipe, sha256) | _conditions(recipe, prepared, begin_with)
-    if lora.read_checkpoint(lora.schedule_conditions(recipe.schedule) | known, out) is None:
-        for name in (DEVELOPMENT, BEST):  # of a run that was killed before its first checkpoint, maybe of another
-            (out / name).unlink(missing_ok=True)
-    if _is_over(_history(out), recipe):
+    begun = lora.read_checkpoint(lora.schedule_conditions(recipe.schedule) | known, out) is not None
+    if begun and _is_over(_history(out), recipe):
         say(OVER)
         return
     torch.set_num_threads(1)
@@ -84,6 +82,9 @@ def fit(
         chosen = order[step * batch : (step + 1) * batch]
         return pack([drawable[i].row for i in chosen], recipe.batch.row_tokens)
 
+    if not begun:  # what is there is of a run that was killed before its first checkpoint, maybe of another
+        for name in (DEVELOPMENT, BEST):
+            (out / name).unlink(missing_ok=True)
     run = _Run(recipe, learner, held, out, known, say)
     if begin_with is not None and held and not _history(out):
         run.evaluate(0)  # what the run adds must show against what it began with
